@@ -1,0 +1,265 @@
+"""`params.yaml` as typed, frozen sections.
+
+Strict: an unknown, missing or ill-typed key is an error that names the nearest known one. No field has a default, so this
+module cannot change a number, and what DVC sees in `params.yaml` is all there is. A stage loads `Params` at its door
+and passes sections, or single values, down.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from nmt import paths
+from nmt.errors import UserError
+from nmt.files import read_text
+
+Positive = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+NaturalFloat = Annotated[float, Field(ge=0.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
+Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
+
+
+class Section(BaseModel):
+    """A mapping of `params.yaml`."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class Corpus(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    """An entry of `data/corpora.yaml`."""
+    source: Language
+    target: Language
+
+
+class Variant(Section):
+    attention: Literal["none", "additive", "dot", "general"]
+
+
+class Runtime(Section):
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16"]
+    threads: Positive
+
+
+class UnicodeForms(Section):
+    source: Literal["NFC", "NFKC"]
+    target: Literal["NFC", "NFKC"]
+
+
+class TrainFilters(Section):
+    max_length: Positive
+    max_length_ratio: Annotated[float, Field(ge=1.0)]
+    min_script_share: Share
+    drop_identical: bool
+    drop_duplicates: bool
+
+
+class Prepare(Section):
+    test_pairs: Positive
+    dev_pairs: Positive
+    split_seed: Natural
+    length_strata: Positive
+    unicode: UnicodeForms
+    train_filters: TrainFilters
+
+
+class Subwords(Section):
+    kind: Literal["unigram", "bpe"]
+    size: Annotated[int, Field(ge=300)]
+    """Pieces in all, the 256 bytes of the fallback and the special ones included."""
+    character_coverage: Annotated[float, Field(gt=0.9, le=1.0)]
+
+
+class Tokenize(Section):
+    source: Subwords
+    target: Subwords
+
+
+class Encoder(Section):
+    hidden_size: Positive
+    """Per direction."""
+    layers: Positive
+    bidirectional: bool
+
+
+class Decoder(Section):
+    hidden_size: Positive
+    layers: Positive
+
+
+class DropoutRates(Section):
+    embedding: Dropout
+    recurrent: Dropout
+    output: Dropout
+
+
+class Model(Section):
+    cell: Literal["gru", "lstm"]
+    embedding_size: Positive
+    encoder: Encoder
+    decoder: Decoder
+    attention_size: Positive
+    readout: Literal["state", "deep"]
+    tie_output: bool
+    dropout: DropoutRates
+
+
+class Schedule(Section):
+    warmup_updates: Natural
+    decay: Literal["none", "linear", "cosine", "inverse_sqrt"]
+    final_share: Share
+    """Of the peak rate, at the last update of `max_epochs` (linear, cosine)."""
+
+
+def _betas(betas: list[float]) -> list[float]:
+    if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
+        raise ValueError("must be two numbers in [0, 1)")
+    return betas
+
+
+class Train(Section):
+    max_epochs: Positive
+    batch_tokens: Positive
+    optimizer: Literal["adam", "adamw"]
+    learning_rate: PositiveFloat
+    betas: Annotated[list[float], AfterValidator(_betas)]
+    weight_decay: NaturalFloat
+    schedule: Schedule
+    clip_norm: PositiveFloat
+    label_smoothing: Dropout
+    average_decay: Dropout
+    patience: Positive
+    checkpoint_seconds: NaturalFloat
+
+
+class Translate(Section):
+    beam_size: Positive
+    length_penalty: NaturalFloat
+    max_length_ratio: PositiveFloat
+    max_length_extra: Positive
+    n_best: Positive
+    batch_sentences: Positive
+    joined: list[Annotated[int, Field(ge=2)]]
+
+    @model_validator(mode="after")
+    def _n_best_fits_beam(self) -> "Translate":
+        if self.n_best > self.beam_size:
+            raise ValueError(f"n_best is {self.n_best}, but a beam of {self.beam_size} holds no more than that many")
+        return self
+
+
+class Evaluate(Section):
+    bootstrap_samples: Positive
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)]
+    bootstrap_seed: Natural
+    length_bins: Positive
+
+
+class AnalyzeAttention(Section):
+    heatmaps: Natural
+    link_threshold: Share
+
+
+class Compare(Section):
+    baseline: Name
+    bootstrap_samples: Positive
+    bootstrap_seed: Natural
+    examples: Annotated[int, Field(ge=0, le=10)]
+
+
+class Tracking(Section):
+    experiment: Annotated[str, Field(min_length=1)]
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    corpus: Corpus
+    variants: Annotated[dict[Name, Variant], Field(min_length=1)]
+    seeds: Annotated[list[Natural], Field(min_length=1)]
+    runtime: Runtime
+    prepare: Prepare
+    tokenize: Tokenize
+    model: Model
+    train: Train
+    translate: Translate
+    evaluate: Evaluate
+    analyze_attention: AnalyzeAttention
+    compare: Compare
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Params":
+        if self.compare.baseline not in self.variants:
+            raise ValueError(f"compare.baseline is {self.compare.baseline!r}, which is no key of variants: {', '.join(self.variants)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {self.seeds} names a seed twice")
+        return self
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that name."""
+        if name not in self.variants:
+            raise UserError(f"{paths.PARAMS}: no variant {name!r}; there are {', '.join(self.variants)}")
+        return self.variants[name]
+
+
+def load_yaml(path: Path) -> Any:
+    """Read YAML 1.2 as DVC does: `1e-05` is a number."""
+    try:
+        return YAML(typ="safe", pure=True).load(read_text(path))
+    except YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def load_params(path: Path = paths.PARAMS) -> Params:
+    """Read and check `params.yaml`; every fault is listed in one UserError."""
+    values = load_yaml(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no mapping of sections")
+    return parse_params(values, str(path))
+
+
+def parse_params(values: dict[str, Any], origin: str) -> Params:
+    """Check a mapping that came from `origin`."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{origin}: {_explain(fault, values)}" for fault in error.errors())) from None
+
+
+def _explain(fault: Any, values: dict[str, Any]) -> str:
+    """One fault of pydantic's list as a sentence with the key's full name and, for a wrong key, the nearest known one."""
+    location = [str(part) for part in fault["loc"] if part != "[key]"]
+    key = ".".join(location)
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        return f"unknown key {key!r}; {hint}"
+    if fault["type"] == "missing":
+        return f"missing key {key!r}"
+    if fault["type"] == "value_error":
+        return f"{key}: {fault['ctx']['error']}" if key else str(fault["ctx"]["error"])
+    return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    """The keys that the section at `location` may have."""
+    section: Any = Params
+    for part in location:
+        if section is Params and part == "variants":
+            section = {"": Variant}
+        elif isinstance(section, dict):
+            section = Variant
+        else:
+            section = section.model_fields[part].annotation
+    return [] if isinstance(section, dict) else list(section.model_fields)

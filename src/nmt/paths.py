@@ -1,0 +1,79 @@
+"""Where everything lies: the only module that spells a folder's name.
+
+All paths are relative to the repository root, which is where DVC starts a stage and where `make` and `nmt` are called.
+"""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+PIPELINE = Path("dvc.yaml")
+LOCK = Path("dvc.lock")
+CORPORA = Path("data/corpora.yaml")
+
+RAW = Path("data/raw")
+PREPARED = Path("data/prepared")
+TOKENIZED = Path("data/tokenized")
+MODELS = Path("models")
+REPORTS = Path("reports")
+STATE = Path(".nmt")  # resume state, locks and spools: outside every DVC output, ignored by git
+
+SIDES = ("source", "target")
+SPLITS = ("train", "dev", "test")
+
+CORPUS_REPORT = REPORTS / "corpus.json"
+TOKENIZATION_REPORT = REPORTS / "tokenization.json"
+TRAINING = REPORTS / "training"
+TRANSLATIONS = REPORTS / "translations"
+SCORES = REPORTS / "scores"
+ATTENTION = REPORTS / "attention"
+COMPARISON = REPORTS / "comparison"
+
+
+def prepared_text(split: str, side: str) -> Path:
+    """Normalised sentences, one a line: what the model reads (`source`) and learns to write (`target`)."""
+    return PREPARED / f"{split}.{side}.txt"
+
+
+def prepared_records(split: str) -> Path:
+    """One JSON object a line for dev and test: ids, raw source, raw references."""
+    return PREPARED / f"{split}.jsonl"
+
+
+def subword_model(side: str) -> Path:
+    """The SentencePiece model of one side."""
+    return TOKENIZED / f"{side}.model"
+
+
+def token_store(split: str, side: str) -> Path:
+    """The stem of `<stem>.ids.npy` and `<stem>.offsets.npy`."""
+    return TOKENIZED / f"{split}.{side}"
+
+
+def bundle(variant: str, seed: int) -> Path:
+    """The folder of a trained model, which translates without the rest of the repository."""
+    return MODELS / variant / str(seed)
+
+
+def training_report(variant: str, seed: int) -> Path:
+    """`history.csv` and `summary.json` of one training."""
+    return TRAINING / variant / str(seed)
+
+
+def translations(variant: str, seed: int) -> Path:
+    """Hypotheses, forced decodings and attention matrices of the test set."""
+    return TRANSLATIONS / variant / str(seed)
+
+
+def scores(variant: str, seed: int) -> Path:
+    """Every metric of one model on the test set."""
+    return SCORES / variant / f"{seed}.json"
+
+
+def attention_report(variant: str, seed: int) -> Path:
+    """Word links, figures and statistics of one model's attention."""
+    return ATTENTION / variant / str(seed)
+
+
+def resume_state(training_id: str) -> Path:
+    """Checkpoints of a training that has not finished."""
+    return STATE / "training" / training_id
