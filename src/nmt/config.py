@@ -30,7 +30,7 @@ Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 class Section(BaseModel):
     """A mapping of `params.yaml`."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Corpus(Section):
@@ -68,6 +68,7 @@ class Prepare(Section):
     dev_pairs: Positive
     split_seed: Natural
     length_strata: Positive
+    max_component_share: Share
     unicode: UnicodeForms
     train_filters: TrainFilters
 

@@ -1,0 +1,117 @@
+"""A trained model as a folder that describes itself: weights, configuration, subword models. No pickle anywhere.
+
+    model.safetensors    float32 weights
+    config.json          what is needed to build the model and to check that the subword models are its own
+    source.model         SentencePiece
+    target.model
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from nmt.config import Language, Model, Section, UnicodeForms
+from nmt.errors import UserError
+from nmt.files import fresh_folder, read_json, sha256, write_bytes, write_json
+from nmt.model.seq2seq import Seq2Seq
+from nmt.subwords import Subwords
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+class Languages(Section):
+    source: Language
+    target: Language
+
+
+class Sizes(Section):
+    source: int
+    target: int
+
+
+class Digests(Section):
+    source: str
+    target: str
+
+
+class BundleConfig(Section):
+    """The content of `config.json`."""
+
+    format: Literal[1]
+    attention: Literal["none", "additive", "dot", "general"]
+    model: Model
+    vocabulary: Sizes
+    languages: Languages
+    unicode: UnicodeForms
+    tokenizer_sha256: Digests
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model that is ready to translate."""
+
+    model: Seq2Seq
+    config: BundleConfig
+    source: Subwords
+    target: Subwords
+
+
+def save_bundle(folder: Path, config: BundleConfig, weights: Mapping[str, Tensor], subword_models: Mapping[str, Path]) -> None:
+    """Write a bundle; the folder appears whole or not at all."""
+    with fresh_folder(folder) as draft:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        write_bytes(draft / WEIGHTS, safetensors.torch.save(tensors))
+        write_json(draft / CONFIG, config.model_dump())
+        for side, path in subword_models.items():
+            shutil.copyfile(path, draft / f"{side}.model")
+
+
+def load_bundle(folder: Path, device: torch.device) -> Bundle:
+    """Load and check a bundle; whatever does not fit together is a UserError."""
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder} holds no model ({CONFIG} is missing); `dvc repro train` makes it, `dvc pull` fetches it")
+    try:
+        config = BundleConfig.model_validate(read_json(folder / CONFIG))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"]))
+        raise UserError(f"{folder / CONFIG}: {key}: {fault['msg']}; the bundle was made by another version or edited") from None
+    source, target = (_subwords(folder, side, config) for side in ("source", "target"))
+    model = Seq2Seq(config.model, config.attention, config.vocabulary.source, config.vocabulary.target)
+    _load_weights(model, folder / WEIGHTS)
+    return Bundle(model.to(device).eval(), config, source, target)
+
+
+def _subwords(folder: Path, side: str, config: BundleConfig) -> Subwords:
+    """One side's subword model, if it is the one that the model was trained with."""
+    path = folder / f"{side}.model"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: the bundle is incomplete; restore it with `dvc checkout`")
+    expected = getattr(config.tokenizer_sha256, side)
+    if sha256(path) != expected:
+        raise UserError(f"{path} is not the subword model that these weights were trained with (sha256 {expected[:12]}…); restore it with `dvc checkout`")
+    return Subwords.load(path)
+
+
+def _load_weights(model: Seq2Seq, path: Path) -> None:
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it with `dvc checkout`") from None
+    expected = {name: parameter.shape for name, parameter in model.named_parameters()}
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if expected != found:
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise UserError(f"{path} does not fit its {CONFIG}: {', '.join(wrong)} differ; restore it with `dvc checkout`")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[name])

@@ -1,0 +1,50 @@
+"""The `nmt` command line: what is no stage, because its effect is outside the repository or nobody depends on it."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import nmt
+from nmt.errors import UserError
+
+COMMANDS = {
+    "translate": "translate lines with a trained model",
+    "score": "log-probabilities of given translations",
+    "publish": "bring results into MLflow that are not there yet",
+    "readme": "bring the README's result table up to date",
+}
+"""Each is the module of the same name, imported when it is called."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `nmt ARGUMENTS` and return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        chosen = _parser(arguments).parse_args(arguments)
+        status: int = chosen.run(chosen)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `nmt ... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """All commands by name; only the one that is called brings its options, and its imports."""
+    parser = argparse.ArgumentParser(prog="nmt", description=nmt.__doc__)
+    parser.add_argument("--version", action="version", version=f"nmt {nmt.__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    called = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        if name == called:
+            importlib.import_module(f"nmt.commands.{name}").register(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
+    return parser

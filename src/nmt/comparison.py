@@ -1,0 +1,202 @@
+"""All variants and seeds side by side: one mapping that every table, figure and text of the comparison is made from."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from nmt import scoring
+from nmt.config import Params
+from nmt.corpus import text_lengths
+from nmt.errors import UserError
+from nmt.runs import SCORES, Run, Runs
+from nmt.scoring import Bootstrap, Joined, Statistics
+from nmt.significance import Effect, gap_slope, paired_bootstrap
+from nmt.testset import Sentences
+
+TRAINING_MEASURES = (
+    "parameters",
+    "updates",
+    "epochs",
+    "best_epoch",
+    "source_tokens",
+    "target_tokens",
+    "flops",
+    "train_loss",
+    "dev_loss",
+    "dev_perplexity",
+)
+SHARES = ("perplexity_per_token", "perplexity_per_word", "exact_match")
+TESTED = ("bleu", "chrf")
+
+
+def compare(params: Params, sentences: Sentences, runs: Runs) -> dict[str, Any]:
+    """Return the whole comparison, ready for JSON."""
+    first = next(iter(runs.values()))[0]
+    return {
+        "corpus": params.corpus.model_dump(),
+        "sentences": len(sentences),
+        "several_references": sum(len(several) > 1 for several in sentences.references),
+        "baseline": params.compare.baseline,
+        "seeds": list(params.seeds),
+        "confidence": params.evaluate.confidence,
+        "bootstrap_samples": params.compare.bootstrap_samples,
+        "signatures": {metric: first.scores[metric]["signature"] for metric in SCORES},
+        "variants": {name: summarise(several) for name, several in runs.items()},
+        "tests": tests(params, sentences, runs),
+        "examples": examples(params, sentences, runs),
+    }
+
+
+def summarise(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return one variant's numbers: the mean over its seeds, and each run's own."""
+    scores = [run.scores for run in runs]
+    return {
+        "attention": runs[0].scores["attention"],
+        "training": {key: measure([run.training[key] for run in runs]) for key in TRAINING_MEASURES},
+        "scores": {key: score_measure([score[key] for score in scores]) for key in SCORES}
+        | {key: measure([score[key] for score in scores]) for key in SHARES},
+        "by_length": [by_length_row(rows) for rows in zip(*(score["by_length"] for score in scores), strict=True)],
+        "joined": [joined_row(rows) for rows in zip(*(score["joined"] for score in scores), strict=True)],
+        "attention_report": attention_measures(runs),
+        "runs": [run_numbers(run) for run in runs],
+    }
+
+
+def measure(values: Sequence[float]) -> dict[str, Any]:
+    """Return the mean over seeds and, of several, the standard deviation (of the sample)."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": values[0] if deviation is None else statistics.fmean(values), "deviation": deviation}
+
+
+def score_measure(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean over seeds of a score; a single run keeps its bootstrap interval."""
+    interval = {"low": scores[0]["low"], "high": scores[0]["high"]} if len(scores) == 1 else {}
+    return measure([score["score"] for score in scores]) | interval
+
+
+def by_length_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one class of source length: it holds the same sentences whatever the seed."""
+    shared = {key: rows[0][key] for key in ("low", "high", "sentences", "mean_length")}
+    bleu = [{"score": row["bleu"], "low": row["bleu_low"], "high": row["bleu_high"]} for row in rows]
+    return shared | {"bleu": score_measure(bleu), "chrf": measure([row["chrf"] for row in rows])}
+
+
+def joined_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one number of sentences per input."""
+    bleu = [{"score": row["bleu"], "low": row["low"], "high": row["high"]} for row in rows]
+    shared = {"joined": rows[0]["joined"], "sentences": rows[0]["sentences"]}
+    return shared | {"bleu": score_measure(bleu), "chrf": measure([row["chrf"] for row in rows])}
+
+
+def attention_measures(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return every number that the attention reports of all runs have, whatever it is called."""
+    flat = [dict(numbers(run.attention)) for run in runs]
+    return {key: measure([one[key] for one in flat]) for key in flat[0] if all(key in one for one in flat)}
+
+
+def numbers(report: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """Return the numbers of nested mappings under dotted names; a report's own variant and seed are none."""
+    found: list[tuple[str, float]] = []
+    for key, value in report.items():
+        if isinstance(value, Mapping):
+            found += numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and prefix + key != "seed":
+            found.append((prefix + key, value))
+    return found
+
+
+def run_numbers(run: Run) -> dict[str, Any]:
+    """Return what one run adds to the means: where it stands and its main scores."""
+    scores = {key: {part: run.scores[key][part] for part in ("score", "low", "high")} for key in SCORES}
+    return {
+        "seed": run.seed,
+        "result_id": run.scores["result_id"],
+        "training": {key: run.training[key] for key in TRAINING_MEASURES},
+        "scores": scores | {key: run.scores[key] for key in SHARES},
+    }
+
+
+def tests(params: Params, sentences: Sentences, runs: Runs) -> dict[str, Any]:
+    """Test each variant against the baseline: BLEU, chrF, and how the gap in BLEU grows with joined sentences."""
+    settings = params.compare
+    bootstrap = Bootstrap(settings.bootstrap_samples, params.evaluate.confidence, settings.bootstrap_seed)
+    language = params.corpus.target
+    counts = {
+        metric: {name: [count(run, sentences, metric, language) for run in several] for name, several in runs.items()}
+        for metric in TESTED
+    }
+    joined = {name: [joined_of(run, sentences) for run in several] for name, several in runs.items()}
+    return {
+        name: {
+            metric: score_test(params.seeds, counts[metric][name], counts[metric][settings.baseline], bootstrap)
+            for metric in TESTED
+        }
+        | {"gap": gap_test(joined[name], joined[settings.baseline], language, bootstrap)}
+        for name in runs
+        if name != settings.baseline
+    }
+
+
+def count(run: Run, sentences: Sentences, metric: str, language: str) -> Statistics:
+    """Count one metric in one run's hypotheses."""
+    return scoring.statistics(scoring.METRICS[metric](language), run.translations.hypotheses, sentences.references)
+
+
+def joined_of(run: Run, sentences: Sentences) -> list[Joined]:
+    """Return one run's inputs by how many sentences they hold."""
+    return scoring.joined_sets(run.translations.hypotheses, sentences.references, run.translations.joined)
+
+
+def score_test(
+    seeds: Sequence[int], systems: Sequence[Statistics], baselines: Sequence[Statistics], bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """Return the paired test of the seeds' mean, and of each seed where there are several."""
+    result = effect(paired_bootstrap(systems, baselines, bootstrap))
+    if len(seeds) == 1:
+        return result
+    pairs = zip(seeds, systems, baselines, strict=True)
+    return result | {"seeds": {str(seed): effect(paired_bootstrap([a], [b], bootstrap)) for seed, a, b in pairs}}
+
+
+def gap_test(
+    systems: Sequence[Sequence[Joined]], baselines: Sequence[Sequence[Joined]], language: str, bootstrap: Bootstrap
+) -> dict[str, Any] | None:
+    """Return the gap in BLEU at each number of joined sentences and its slope; None if none were joined."""
+    sizes = [one.size for one in systems[0]]
+    if any([one.size for one in several] != sizes for several in (*systems, *baselines)):
+        raise UserError("the variants were translated with different `translate.joined`; run `dvc repro translate`")
+    if len(sizes) < 2:
+        return None
+    gaps, slope = gap_slope(systems, baselines, scoring.bleu(language), bootstrap)
+    return {"joined": sizes, "gaps": gaps, "slope": effect(slope)}
+
+
+def effect(measured: Effect) -> dict[str, float]:
+    """Return an effect as a mapping."""
+    return asdict(measured)
+
+
+def examples(params: Params, sentences: Sentences, runs: Runs) -> list[dict[str, Any]]:
+    """Return the middle sentence of each of equally large classes of source length, with every variant's first seed.
+
+    No translation is looked at in choosing.
+    """
+    if not params.compare.examples:
+        return []
+    lengths = text_lengths(sentences.sources, params.corpus.source)
+    classes = scoring.length_bins(lengths, params.compare.examples)
+    return [example(int(rows[len(rows) // 2]), sentences, runs) for rows in classes]
+
+
+def example(row: int, sentences: Sentences, runs: Runs) -> dict[str, Any]:
+    """Return one sentence with its translations."""
+    reference_ids = sentences.reference_ids[row]
+    return {
+        "row": row,
+        "source": sentences.sources[row],
+        "source_id": sentences.source_ids[row],
+        "reference": sentences.references[row][0],
+        "reference_id": reference_ids[0] if reference_ids else None,
+        "hypotheses": {name: several[0].translations.hypotheses[row] for name, several in runs.items()},
+    }

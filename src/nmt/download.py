@@ -1,0 +1,125 @@
+"""Bringing a corpus's files here: from URLs, from the package index, or from this machine; all held to their sha256."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from nmt import files, paths
+from nmt.corpora import Corpus, Pin
+from nmt.errors import UserError
+
+MIRROR = "NMT_MIRROR"
+"""Environment variable: a folder with the files of all URLs, by the last part of their names. No network then."""
+
+_CHUNK = 1 << 18
+_SECONDS_WITHOUT_DATA = 30
+
+
+def fetch_files(corpus: Corpus, folder: Path) -> None:
+    """Put all files of `corpus`, as delivered, into `folder`.
+
+    What cannot be had, or has other bytes than the pinned ones, is a UserError.
+    """
+    for name, pin in corpus.files.items():
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".download.") as work:
+            delivered = _deliver(pin, Path(work))
+            if pin.member is not None:
+                _check(delivered, pin.archive_sha256, "archive_sha256", f"{name}: the archive {delivered.name}")
+                delivered = _take_member(delivered, pin.member, Path(work) / "member")
+            _check(delivered, pin.sha256, "sha256", name)
+            delivered.chmod(0o644)
+            delivered.replace(folder / name)
+        print(f"fetch: {name}, {(folder / name).stat().st_size:,} bytes, sha256 as pinned", file=sys.stderr)
+
+
+def _deliver(pin: Pin, work: Path) -> Path:
+    """Have the pinned source put its file into `work`."""
+    if pin.package is not None:
+        return _from_package_index(pin.package, work)
+    if pin.path is not None:
+        return _copy(Path(pin.path), work, f"the file that {paths.CORPORA} names does not exist; put your text there")
+    assert pin.url is not None
+    name = PurePosixPath(urlsplit(pin.url).path).name
+    if mirror := os.environ.get(MIRROR):
+        return _copy(Path(mirror) / name, work, f"the mirror folder {MIRROR} has no such file")
+    return _download(pin.url, work / name)
+
+
+def _copy(origin: Path, work: Path, if_missing: str) -> Path:
+    try:
+        return Path(shutil.copyfile(origin, work / "copy"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{origin}: {if_missing}") from None
+    except OSError as error:
+        raise UserError(f"{origin} cannot be read: {error.strerror}") from None
+
+
+def _download(url: str, destination: Path) -> Path:
+    """Download with a progress bar; a connection that fails, stalls or ends early is a UserError."""
+    try:
+        with (
+            contextlib.closing(urllib.request.urlopen(url, timeout=_SECONDS_WITHOUT_DATA)) as response,
+            destination.open("wb") as stream,
+        ):
+            size = response.headers.get("Content-Length")
+            expected = int(size) if size else None
+            with tqdm(total=expected, desc=destination.name, unit="B", unit_scale=True, file=sys.stderr) as progress:
+                while chunk := response.read(_CHUNK):
+                    stream.write(chunk)
+                    progress.update(len(chunk))
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(
+            f"{url} cannot be downloaded: {reason}; check the network, or set {MIRROR} to a folder that holds the file"
+        ) from None
+    received = destination.stat().st_size
+    if expected is not None and received != expected:
+        raise UserError(f"{url}: the download was interrupted after {received:,} of {expected:,} bytes; run again")
+    return destination
+
+
+def _from_package_index(requirement: str, work: Path) -> Path:
+    """Download a wheel with pip, so that pip's own settings (index, proxy, certificates) hold. Nothing is installed."""
+    options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(work), requirement]
+    finished = subprocess.run(command, stdout=sys.stderr, check=False)
+    wheels = sorted(work.glob("*.whl"))
+    if finished.returncode != 0 or len(wheels) != 1:
+        raise UserError(
+            f"pip could not download {requirement} (its message is above); check the network and pip's index settings "
+            "(`pip config list`, PIP_INDEX_URL)"
+        )
+    return wheels[0]
+
+
+def _take_member(archive: Path, member: str, destination: Path) -> Path:
+    try:
+        with zipfile.ZipFile(archive) as opened, opened.open(member) as inside, destination.open("wb") as stream:
+            shutil.copyfileobj(inside, stream)
+    except KeyError:
+        raise UserError(f"{archive.name} holds no file {member!r}; correct `member` in {paths.CORPORA}") from None
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{archive.name} is no readable zip archive: {error}") from None
+    return destination
+
+
+def _check(path: Path, expected: str | None, key: str, what: str) -> None:
+    """Hold a file to its pinned checksum."""
+    actual = files.sha256(path)
+    if expected is None:
+        raise UserError(f"{what} is not pinned yet: set its {key} in {paths.CORPORA} to {actual}")
+    if actual != expected:
+        raise UserError(
+            f"{what} has the sha256 {actual}, but {paths.CORPORA} pins {expected}: "
+            f"it is another version or damaged; if you trust it, set {key} to the first"
+        )

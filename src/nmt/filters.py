@@ -1,0 +1,117 @@
+"""Which training pairs are not worth learning from, and why. Dev and test are never filtered."""
+
+import re
+import unicodedata
+
+import numpy as np
+import pandas as pd
+
+from nmt.config import TrainFilters
+from nmt.corpus import UNSEGMENTED, text_lengths
+
+REASONS = ("empty", "too_long", "length_ratio", "wrong_script", "identical", "duplicate")
+"""In the order in which they are tried; a pair counts for the first that fits."""
+
+_FOREIGN_WORD = re.compile("n+")
+
+# Scripts by the first word of a character's Unicode name; every other language is taken to be written in Latin letters.
+_SCRIPTS = {
+    "am": {"ETHIOPIC"},
+    "ar": {"ARABIC"},
+    "be": {"CYRILLIC"},
+    "bg": {"CYRILLIC"},
+    "bn": {"BENGALI"},
+    "el": {"GREEK"},
+    "fa": {"ARABIC"},
+    "gu": {"GUJARATI"},
+    "he": {"HEBREW"},
+    "hi": {"DEVANAGARI"},
+    "hy": {"ARMENIAN"},
+    "ja": {"CJK", "HIRAGANA", "IDEOGRAPHIC", "KATAKANA", "KATAKANA-HIRAGANA"},
+    "ka": {"GEORGIAN"},
+    "kk": {"CYRILLIC"},
+    "km": {"KHMER"},
+    "ko": {"CJK", "HANGUL"},
+    "ky": {"CYRILLIC"},
+    "lo": {"LAO"},
+    "mk": {"CYRILLIC"},
+    "ml": {"MALAYALAM"},
+    "mn": {"CYRILLIC", "MONGOLIAN"},
+    "mr": {"DEVANAGARI"},
+    "my": {"MYANMAR"},
+    "ne": {"DEVANAGARI"},
+    "pa": {"ARABIC", "GURMUKHI"},
+    "ps": {"ARABIC"},
+    "ru": {"CYRILLIC"},
+    "sr": {"CYRILLIC", "LATIN"},
+    "ta": {"TAMIL"},
+    "te": {"TELUGU"},
+    "th": {"THAI"},
+    "tg": {"CYRILLIC"},
+    "uk": {"CYRILLIC"},
+    "ur": {"ARABIC"},
+    "yue": {"BOPOMOFO", "CJK", "IDEOGRAPHIC"},
+    "zh": {"BOPOMOFO", "CJK", "IDEOGRAPHIC"},
+}
+
+
+def reasons_to_drop(
+    pairs: pd.DataFrame, source_language: str, target_language: str, filters: TrainFilters
+) -> pd.Series:
+    """Per pair of normalised `source` and `target` one of REASONS, or "" for a pair to keep."""
+    source_lengths = text_lengths(pairs["source"], source_language)
+    target_lengths = text_lengths(pairs["target"], target_language)
+    empty = (source_lengths == 0) | (target_lengths == 0)
+    source_shares = script_shares(pairs["source"], source_language)
+    target_shares = script_shares(pairs["target"], target_language)
+    same = (pairs["source"] == pairs["target"]).to_numpy()
+    found = {
+        "empty": empty,
+        "too_long": np.maximum(source_lengths, target_lengths) > filters.max_length,
+        "length_ratio": _far_from_median(source_lengths, target_lengths, ~empty) > filters.max_length_ratio,
+        "wrong_script": np.minimum(source_shares, target_shares) < filters.min_script_share,
+        "identical": same & filters.drop_identical,
+    }
+    reason = pd.Series(np.select(list(found.values()), list(found), default=""), index=pairs.index)
+    if filters.drop_duplicates:
+        kept = pairs.loc[reason == "", ["source", "target"]]
+        reason[kept.index[kept.duplicated()]] = "duplicate"
+    return reason
+
+
+def _far_from_median(source_lengths: np.ndarray, target_lengths: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """By which factor >= 1 the ratio of the lengths is off the median of the `counted` pairs; 1 for the other pairs."""
+    ratios = np.ones(len(counted))
+    np.divide(source_lengths, target_lengths, out=ratios, where=counted)
+    if counted.any():
+        ratios[counted] /= np.median(ratios[counted])
+    factors: np.ndarray = np.maximum(ratios, 1 / ratios)
+    return factors
+
+
+def script_shares(lines: pd.Series, language: str) -> np.ndarray:
+    """Per line the share of letters in its language's script; 1 for a line without letters (numbers, emoji).
+
+    Among characters that are words, a word of foreign letters counts as one: `Tom游泳` is 2/3 Chinese, not 2/5.
+    """
+    scripts = _SCRIPTS.get(language, {"LATIN"})
+    text = "\n".join(lines)
+    marks = {ord(character): _mark(character, scripts) for character in set(text)}
+    marked = text.translate(marks)
+    if language in UNSEGMENTED:
+        marked = _FOREIGN_WORD.sub("n", marked)
+    codes = np.frombuffer(marked.encode("ascii"), np.uint8)
+    line = np.cumsum(codes == ord("\n"))
+    native = np.bincount(line[codes == ord("y")], minlength=len(lines))
+    foreign = np.bincount(line[codes == ord("n")], minlength=len(lines))
+    letters = native + foreign
+    shares: np.ndarray = np.divide(native, letters, out=np.ones(len(lines)), where=letters > 0)
+    return shares
+
+
+def _mark(character: str, scripts: set[str]) -> str:
+    """`y` or `n` for a letter in or out of `scripts`, a space for what is no letter, a line feed for itself."""
+    if not unicodedata.category(character).startswith("L"):
+        return "\n" if character == "\n" else " "
+    words = unicodedata.name(character, "").removeprefix("FULLWIDTH ").removeprefix("HALFWIDTH ").split()
+    return "y" if words and words[0] in scripts else "n"

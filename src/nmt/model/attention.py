@@ -1,0 +1,108 @@
+"""What the decoder may look back at: nothing but the summary, or every source word.
+
+Every kind has the same face, so the decoder around it is one code path:
+
+    keys = attention.project_keys(values)                    once per sentence, not once per step
+    context, weights = attention(query, keys, values, absent)
+
+The variants of the experiment differ here and nowhere else.
+"""
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nmt.model.products import linear
+
+
+class Attention(Protocol):
+    """The common face of the kinds below."""
+
+    score: str
+    """The name by which recurrence.run_attended knows the score, or "none"."""
+    key_size: int
+
+    def project_keys(self, values_BSC: Tensor, dtype: torch.dtype) -> Tensor:
+        """Keys [B, S, A] of encoder outputs [B, S, C]."""
+
+    def __call__(self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Context [B, C] and weights [B, S], which sum to 1 and are 0 where `absent` (padding)."""
+
+
+class NoAttention(nn.Module):
+    """The context is the encoder's summary at every step; there are no weights (Cho et al. 2014).
+
+    Its values are [B, 1, C]: the summary as the only thing to look at.
+    """
+
+    score = "none"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key_size = 0
+
+    def project_keys(self, values_BSC: Tensor, dtype: torch.dtype) -> Tensor:
+        return values_BSC[..., :0]
+
+    def forward(self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, None]:
+        return values_BSC[:, 0], None
+
+
+class AdditiveAttention(nn.Module):
+    """score = v . tanh(W_q query + W_k key + b) (Bahdanau et al. 2015, appendix A.1.2)."""
+
+    score = "additive"
+
+    def __init__(self, query_size: int, value_size: int, attention_size: int) -> None:
+        super().__init__()
+        self.key_size = attention_size
+        self.query = nn.Linear(query_size, attention_size, bias=False)
+        self.key = nn.Linear(value_size, attention_size)
+        self.weight = nn.Parameter(torch.empty(attention_size))
+
+    def project_keys(self, values_BSC: Tensor, dtype: torch.dtype) -> Tensor:
+        return linear(values_BSC, self.key.weight, self.key.bias, dtype)
+
+    def forward(self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, Tensor]:
+        scores_BS = torch.tanh(keys_BSA + self.query(query_BH)[:, None]) @ self.weight
+        return look(scores_BS, values_BSC, absent_BS)
+
+
+class GeneralAttention(nn.Module):
+    """score = query . W_k key / sqrt(H) (Luong et al. 2015, eq. 8; scaled as in Vaswani et al. 2017, eq. 1)."""
+
+    score = "dot"
+
+    def __init__(self, query_size: int, value_size: int) -> None:
+        super().__init__()
+        self.key_size = query_size
+        self.key = nn.Linear(value_size, query_size, bias=False)
+        self.register_buffer("scale", torch.tensor([1.0 / math.sqrt(query_size)]), persistent=False)
+
+    scale: Tensor
+
+    def project_keys(self, values_BSC: Tensor, dtype: torch.dtype) -> Tensor:
+        return linear(values_BSC, self.key.weight, None, dtype)
+
+    def forward(self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, Tensor]:
+        scores_BS = (keys_BSA @ query_BH[..., None]).squeeze(-1) * self.scale
+        return look(scores_BS, values_BSC, absent_BS)
+
+
+class DotAttention(GeneralAttention):
+    """score = query . key / sqrt(H), nothing learned: both must have the same size."""
+
+    def __init__(self, query_size: int) -> None:
+        super().__init__(query_size, query_size)
+        del self.key
+
+    def project_keys(self, values_BSC: Tensor, dtype: torch.dtype) -> Tensor:
+        return values_BSC
+
+
+def look(scores_BS: Tensor, values_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, Tensor]:
+    """The softmax of the scores over real source words, and the values' mean under it."""
+    weights_BS = torch.softmax(scores_BS.masked_fill(absent_BS, -torch.inf), dim=-1)
+    return (weights_BS[:, None] @ values_BSC).squeeze(1), weights_BS

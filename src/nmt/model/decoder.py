@@ -1,0 +1,160 @@
+"""Writes the target sentence.
+
+`Decoder.step` is the model in its readable form, one word at a time, as prediction uses it. `Decoder.decode` is the same
+arithmetic for a whole reference at once, as training uses it:
+
+    attention   layers   training runs through
+    none        any      recurrence.run_sequence, layer by layer: the context never changes
+    any other   1        recurrence.run_attended
+    any other   2..      `step`, word by word: the query is the top layer's state, so all layers share one loop
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nmt.model.attention import AdditiveAttention, Attention, NoAttention
+from nmt.model.cells import State, cell_forward
+from nmt.model.encoder import RecurrentLayer
+from nmt.model.products import linear
+from nmt.model.recurrence import run_attended
+
+
+@dataclass(frozen=True)
+class DecoderState:
+    """The state of every layer: (hidden,) or, of an LSTM, (hidden, memory), each [layers, B, H]."""
+
+    tensors: State
+
+    def select(self, index_B: Tensor) -> "DecoderState":
+        """The states of these sentences or hypotheses, in this order; one may come several times."""
+        return DecoderState(tuple(tensor.index_select(1, index_B) for tensor in self.tensors))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """All that the decoder gets from the encoder."""
+
+    values_BSC: Tensor
+    """What is looked at: encoder outputs; without attention the summary alone, with S = 1."""
+    keys_BSA: Tensor
+    absent_BS: Tensor
+    """True at padding."""
+    start: DecoderState
+
+    def select(self, index_B: Tensor) -> "Memory":
+        """The memories of these sentences, in this order; one may come several times."""
+        values, keys, absent = (tensor.index_select(0, index_B) for tensor in (self.values_BSC, self.keys_BSA, self.absent_BS))
+        return Memory(values, keys, absent, self.start.select(index_B))
+
+
+class DecoderMasks(NamedTuple):
+    """Dropout masks of one batch, the same at every step; None where nothing is dropped."""
+
+    recurrent: list[Tensor | None]
+    """Per layer [B, H], on the state that enters the next step."""
+    output: Tensor | None
+    """[B, H], on what a layer hands on."""
+
+
+class Decoder(nn.Module):
+    """Recurrent layers whose first one reads the previous word's embedding beside the context."""
+
+    def __init__(
+        self, cell: str, embedding_size: int, hidden_size: int, layers: int, context_size: int, attention: Attention, readout: Literal["state", "deep"]
+    ) -> None:
+        super().__init__()
+        self.embedding_size = embedding_size
+        self.attention = attention
+        sizes = [embedding_size + context_size] + [hidden_size] * (layers - 1)
+        self.layers = nn.ModuleList(RecurrentLayer(cell, size, hidden_size, 1) for size in sizes)
+        self.deep = readout == "deep"
+        self.readout = nn.Linear(hidden_size + (context_size + embedding_size if self.deep else 0), embedding_size)
+
+    @property
+    def recurrent(self) -> list[RecurrentLayer]:
+        """The layers, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, RecurrentLayer)]
+
+    def read_out(self, hidden: Tensor, context: Tensor, embedded: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the output layer compares with every word's embedding: [..., E].
+
+        "deep" lets context and previous word enter beside the state (Pascanu et al. 2014; Bahdanau et al. 2015, A.2.2, with tanh for maxout).
+        """
+        features = torch.cat([hidden, context, embedded], dim=-1) if self.deep else hidden
+        return torch.tanh(linear(features, self.readout.weight, self.readout.bias, dtype))
+
+    def step(
+        self, memory: Memory, state: DecoderState, embedded_BE: Tensor, masks: DecoderMasks | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, DecoderState, Tensor | None]:
+        """One word: the top hidden state [B, H], the context [B, C], the next state, the weights [B, S].
+
+        The query is the top layer's state after the previous word.
+        """
+        recurrent_masks = masks.recurrent if masks else [None] * len(self.layers)
+        query_BH = _masked(state.tensors[0][-1], recurrent_masks[-1])
+        context_BC, weights_BS = self.attention(query_BH, memory.keys_BSA, memory.values_BSC, memory.absent_BS)
+        inputs_BI = torch.cat([embedded_BE, context_BC], dim=-1)
+        new: list[State] = []
+        for i, (layer, mask) in enumerate(zip(self.recurrent, recurrent_masks, strict=True)):
+            before = tuple(tensor[i] for tensor in state.tensors)
+            inputs_BG = linear(inputs_BI, layer.input_weight[0], layer.input_bias[0], dtype)
+            recurrent_BG = linear(_masked(before[0], mask), layer.hidden_weight[0], layer.hidden_bias[0], dtype)
+            after, _ = cell_forward(layer.cell, inputs_BG, recurrent_BG, before)
+            new.append(after)
+            inputs_BI = _masked(after[0], masks.output if masks else None)
+        tensors = tuple(torch.stack(column) for column in zip(*new, strict=True))
+        return new[-1][0], context_BC, DecoderState(tensors), weights_BS
+
+    def decode(
+        self, memory: Memory, embedded_TBE: Tensor, masks: DecoderMasks, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Teacher-forced, all words: hidden states [T, B, H], contexts [T, B, C], weights [T, B, S]."""
+        if isinstance(self.attention, NoAttention):
+            return self._decode_plain(memory, embedded_TBE, masks, dtype)
+        if len(self.layers) == 1:
+            return self._decode_attended(memory, embedded_TBE, masks, dtype)
+        return self._decode_by_steps(memory, embedded_TBE, masks, dtype)
+
+    def _decode_plain(self, memory: Memory, embedded_TBE: Tensor, masks: DecoderMasks, dtype: torch.dtype) -> tuple[Tensor, Tensor, None]:
+        context_BC = memory.values_BSC[:, 0]
+        first = self.recurrent[0]
+        word_weight, context_weight = first.input_weight[0].split([self.embedding_size, context_BC.shape[-1]], dim=-1)
+        words_TBG = linear(embedded_TBE, word_weight, first.input_bias[0], dtype)
+        projected_TDBG = (words_TBG + linear(context_BC, context_weight, None, dtype))[:, None]
+        for i, layer in enumerate(self.recurrent):
+            if i > 0:
+                projected_TDBG = layer.project(_masked(hidden_TBH, masks.output), dtype)
+            start = tuple(tensor[i : i + 1] for tensor in memory.start.tensors)
+            mask = masks.recurrent[i]
+            hidden_TBH = layer.run(projected_TDBG, start, None if mask is None else mask[None], dtype)[:, 0]
+        return hidden_TBH, context_BC.expand(len(embedded_TBE), -1, -1), None
+
+    def _decode_attended(self, memory: Memory, embedded_TBE: Tensor, masks: DecoderMasks, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        layer, attention = self.recurrent[0], self.attention
+        word_weight, context_weight = layer.input_weight[0].split([self.embedding_size, memory.values_BSC.shape[-1]], dim=-1)
+        if isinstance(attention, AdditiveAttention):
+            query_weight, score_weight = attention.query.weight, attention.weight
+        else:
+            size = layer.hidden_weight.shape[-1]
+            query_weight = torch.eye(size, dtype=embedded_TBE.dtype, device=embedded_TBE.device)
+            score_weight = attention.scale  # type: ignore[attr-defined]
+        return run_attended(
+            layer.cell.name, attention.score, dtype, linear(embedded_TBE, word_weight, layer.input_bias[0], dtype),
+            tuple(tensor[0] for tensor in memory.start.tensors), memory.keys_BSA, memory.values_BSC, memory.absent_BS,
+            query_weight, score_weight, context_weight, layer.hidden_weight[0], layer.hidden_bias[0], masks.recurrent[0],
+        )  # fmt: skip
+
+    def _decode_by_steps(self, memory: Memory, embedded_TBE: Tensor, masks: DecoderMasks, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+        state, columns = memory.start, []
+        for embedded_BE in embedded_TBE.unbind(0):
+            hidden_BH, context_BC, state, weights_BS = self.step(memory, state, embedded_BE, masks, dtype)
+            columns.append((hidden_BH, context_BC, weights_BS))
+        hidden, contexts, weights = zip(*columns, strict=True)
+        return torch.stack(hidden), torch.stack(contexts), None if weights[0] is None else torch.stack(weights).detach()
+
+
+def _masked(tensor: Tensor, mask: Tensor | None) -> Tensor:
+    return tensor if mask is None else tensor * mask

@@ -1,0 +1,98 @@
+"""Reads the source sentence."""
+
+import torch
+from torch import Tensor, nn
+
+from nmt.model.cells import CELLS
+from nmt.model.products import linear
+from nmt.model.recurrence import run_sequence
+
+
+class RecurrentLayer(nn.Module):
+    """One recurrent layer, in one or two directions that run side by side.
+
+    The weights lie as in torch.nn.GRU and LSTM, with a first dimension D for the directions.
+    """
+
+    def __init__(self, cell: str, input_size: int, hidden_size: int, directions: int) -> None:
+        super().__init__()
+        self.cell = CELLS[cell]
+        self.directions = directions
+        gates = self.cell.gates * hidden_size
+        self.input_weight = nn.Parameter(torch.empty(directions, gates, input_size))
+        self.input_bias = nn.Parameter(torch.empty(directions, gates))
+        self.hidden_weight = nn.Parameter(torch.empty(directions, gates, hidden_size))
+        self.hidden_bias = nn.Parameter(torch.empty(directions, gates))
+
+    def project(self, inputs_TBI: Tensor, dtype: torch.dtype) -> Tensor:
+        """All steps' inputs of all directions, as one product: [T, D, B, G]."""
+        weight, bias = self.input_weight.flatten(0, 1), self.input_bias.flatten()
+        return linear(inputs_TBI, weight, bias, dtype).unflatten(-1, (self.directions, -1)).transpose(1, 2)
+
+    def start(self, batch: int) -> tuple[Tensor, ...]:
+        """A state of zeros."""
+        shape = (self.directions, batch, self.hidden_weight.shape[-1])
+        return tuple(self.hidden_weight.new_zeros(shape) for _ in range(self.cell.states))
+
+    def run(self, inputs_TDBG: Tensor, start: tuple[Tensor, ...], mask_DBH: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Hidden states [T, D, B, H] over projected inputs."""
+        hidden, _ = run_sequence(self.cell.name, inputs_TDBG, start, self.hidden_weight, self.hidden_bias, mask_DBH, dtype)
+        return hidden
+
+
+class Encoder(nn.Module):
+    """Stacked recurrent layers over the source embeddings.
+
+    The second direction reads each sentence from its own last token, not from the padding's: its input is reversed
+    within the sentence's length, so neither direction ever meets padding before a real token, and no mask is needed.
+    """
+
+    def __init__(self, cell: str, embedding_size: int, hidden_size: int, layers: int, bidirectional: bool) -> None:
+        super().__init__()
+        self.directions = 2 if bidirectional else 1
+        self.output_size = hidden_size * self.directions
+        sizes = [embedding_size] + [self.output_size] * (layers - 1)
+        self.layers = nn.ModuleList(RecurrentLayer(cell, size, hidden_size, self.directions) for size in sizes)
+
+    def forward(
+        self, embedded_SBE: Tensor, lengths_B: Tensor, recurrent_masks: list[Tensor | None], output_mask_BC: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs [S, B, C], zero at padding, and the summary [B, C].
+
+        The summary is the forward state after the last real token beside the backward state after the first.
+        `recurrent_masks` has one [B, D * H] per layer.
+        """
+        steps = torch.arange(len(embedded_SBE), device=lengths_B.device)[:, None]
+        inside_SB = steps < lengths_B
+        mirror_SB = torch.where(inside_SB, lengths_B - 1 - steps, steps)
+        inputs_SBI = embedded_SBE
+        for layer, recurrent_mask in zip(self.layers, recurrent_masks, strict=True):
+            if inputs_SBI is not embedded_SBE and output_mask_BC is not None:
+                inputs_SBI = inputs_SBI * output_mask_BC
+            hidden_SDBH = self._run(layer, inputs_SBI, mirror_SB, recurrent_mask, dtype)
+            inputs_SBI = hidden_SDBH.transpose(1, 2).flatten(2)
+        outputs_SBC = inputs_SBI * inside_SB[..., None]
+        # Both directions end at step length - 1 of their own order; in the outputs the backward one is turned round again.
+        sentences = torch.arange(len(lengths_B), device=lengths_B.device)
+        half = self.output_size // self.directions
+        ends = [outputs_SBC[lengths_B - 1, sentences, :half], outputs_SBC[0, :, half:]]
+        return outputs_SBC, torch.cat(ends, dim=-1)
+
+    def _run(self, layer: nn.Module, inputs_SBI: Tensor, mirror_SB: Tensor, recurrent_mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """One layer, the second direction's steps mirrored before and after."""
+        assert isinstance(layer, RecurrentLayer)
+        projected_SDBG = layer.project(inputs_SBI, dtype)
+        if self.directions == 2:
+            projected_SDBG = torch.stack([projected_SDBG[:, 0], _take(projected_SDBG[:, 1], mirror_SB)], dim=1)
+        mask_DBH = None
+        if recurrent_mask is not None:
+            mask_DBH = recurrent_mask.unflatten(-1, (self.directions, -1)).transpose(0, 1)
+        hidden_SDBH = layer.run(projected_SDBG, layer.start(inputs_SBI.shape[1]), mask_DBH, dtype)
+        if self.directions == 2:
+            hidden_SDBH = torch.stack([hidden_SDBH[:, 0], _take(hidden_SDBH[:, 1], mirror_SB)], dim=1)
+        return hidden_SDBH
+
+
+def _take(steps_SBX: Tensor, order_SB: Tensor) -> Tensor:
+    """Each sentence's steps in the order given."""
+    return steps_SBX.gather(0, order_SB[..., None].expand_as(steps_SBX))

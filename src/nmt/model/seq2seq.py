@@ -1,0 +1,216 @@
+"""The translation model: encoder, bridge, decoder, output layer."""
+
+import zlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nmt.batching import Batch
+from nmt.config import Model
+from nmt.errors import UserError
+from nmt.model.attention import AdditiveAttention, DotAttention, GeneralAttention, NoAttention
+from nmt.model.decoder import Decoder, DecoderMasks, DecoderState, Memory
+from nmt.model.encoder import Encoder
+from nmt.model.output import smoothed_cross_entropy
+from nmt.model.products import linear
+from nmt.randomness import dropout_mask, generator
+from nmt.subwords import PAD
+
+
+class Loss(NamedTuple):
+    """Sums over the real target tokens of a batch, in nats."""
+
+    smoothed: Tensor
+    """Label-smoothed: what training minimises."""
+    plain: Tensor
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Masks:
+    """All dropout masks of one batch; each [B, ...], the same at every time step."""
+
+    source_embedding: Tensor | None
+    target_embedding: Tensor | None
+    encoder_recurrent: list[Tensor | None]
+    encoder_output: Tensor | None
+    decoder: DecoderMasks
+    readout: Tensor | None
+
+
+class Seq2Seq(nn.Module):
+    """p(target | source), with or without attention."""
+
+    def __init__(self, settings: Model, attention: str, source_size: int, target_size: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.attention_kind = attention
+        self.product_dtype = torch.float32
+        """The type of matrix products' operands; training may set bfloat16, decoding stays with float32."""
+        cell, embedding_size, hidden_size = settings.cell, settings.embedding_size, settings.decoder.hidden_size
+        self.source_embedding = nn.Embedding(source_size, embedding_size, padding_idx=PAD)
+        self.target_embedding = nn.Embedding(target_size, embedding_size, padding_idx=PAD)
+        encoder = settings.encoder
+        self.encoder = Encoder(cell, embedding_size, encoder.hidden_size, encoder.layers, encoder.bidirectional)
+        states = settings.decoder.layers * (2 if cell == "lstm" else 1)
+        self.bridge = nn.Linear(self.encoder.output_size, states * hidden_size)
+        kind = _attention(attention, hidden_size, self.encoder.output_size, settings.attention_size)
+        context_size = hidden_size if attention == "none" else self.encoder.output_size
+        self.decoder = Decoder(cell, embedding_size, hidden_size, settings.decoder.layers, context_size, kind, settings.readout)
+        self.output = nn.Linear(embedding_size, target_size)
+        if settings.tie_output:
+            self.output.weight = self.target_embedding.weight  # Press & Wolf 2017
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether `step` and `force` return weights."""
+        return self.attention_kind != "none"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return self.bridge.weight.device
+
+    def initialize(self, seed: int) -> None:
+        """Set every parameter from (seed, its name): what two variants share, they start with alike."""
+        for name, parameter in self.named_parameters():
+            random = torch.from_numpy(generator(seed, zlib.crc32(name.encode())).standard_normal(parameter.shape))
+            with torch.no_grad():
+                parameter.copy_(_initial(name, random))
+
+    def encode(self, source_BS: Tensor, lengths_B: Tensor, masks: Masks | None = None) -> Memory:
+        """Read source sentences (pieces + eos, padded with PAD) [B, S] of these lengths [B]."""
+        embedded_SBE = _drop(self.source_embedding(source_BS.t()), masks and masks.source_embedding)
+        recurrent_masks = masks.encoder_recurrent if masks else [None] * len(self.encoder.layers)
+        output_mask_BC = masks.encoder_output if masks else None
+        outputs_SBC, summary_BC = self.encoder(embedded_SBE, lengths_B, recurrent_masks, output_mask_BC, self.product_dtype)
+        summary_BC = _drop(summary_BC, output_mask_BC)
+        bridged = torch.tanh(linear(summary_BC, self.bridge.weight, self.bridge.bias, self.product_dtype))
+        layers, hidden_size = self.settings.decoder.layers, self.settings.decoder.hidden_size
+        parts = bridged.unflatten(-1, (-1, layers, hidden_size)).permute(1, 2, 0, 3)
+        start = DecoderState(tuple(parts.unbind(0)))
+        if self.has_attention:
+            values_BSC = _drop(outputs_SBC, output_mask_BC).transpose(0, 1).contiguous()
+            absent_BS = torch.arange(source_BS.shape[1], device=source_BS.device) >= lengths_B[:, None]
+        else:
+            values_BSC = start.tensors[0][-1][:, None]
+            absent_BS = torch.zeros(len(source_BS), 1, dtype=torch.bool, device=source_BS.device)
+        keys_BSA = self.decoder.attention.project_keys(values_BSC, self.product_dtype)
+        return Memory(values_BSC, keys_BSA, absent_BS, start)
+
+    def start(self, memory: Memory) -> DecoderState:
+        """The decoder's state before the first word: the bridge's."""
+        return memory.start
+
+    def step(self, memory: Memory, state: DecoderState, previous_B: Tensor) -> tuple[Tensor, DecoderState, Tensor | None]:
+        """One step of prediction: logits [B, V], the next state, the attention weights [B, S]."""
+        embedded_BE = self.target_embedding(previous_B)
+        hidden_BH, context_BC, state, weights_BS = self.decoder.step(memory, state, embedded_BE, None, self.product_dtype)
+        readout_BE = self.decoder.read_out(hidden_BH, context_BC, embedded_BE, self.product_dtype)
+        return self.output(readout_BE), state, weights_BS
+
+    def force(self, memory: Memory, inputs_BT: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Teacher-forced prediction over inputs (bos + pieces) [B, T]: logits [B, T, V], weights [B, T, S]."""
+        embedded_TBE = self.target_embedding(inputs_BT.t())
+        masks = DecoderMasks([None] * self.settings.decoder.layers, None)
+        hidden, contexts, weights_TBS = self.decoder.decode(memory, embedded_TBE, masks, self.product_dtype)
+        readout_TBE = self.decoder.read_out(hidden, contexts, embedded_TBE, self.product_dtype)
+        return self.output(readout_TBE).transpose(0, 1), None if weights_TBS is None else weights_TBS.transpose(0, 1)
+
+    def loss(self, batch: Batch, smoothing: float, masks: Masks | None = None) -> Loss:
+        """The teacher-forced loss of a batch; padding is neither scored nor counted."""
+        dtype = self.product_dtype
+        memory = self.encode(batch.source_BS, batch.source_lengths_B, masks)
+        embedded_TBE = _drop(self.target_embedding(batch.inputs_BT.t()), masks and masks.target_embedding)
+        decoder_masks = masks.decoder if masks else DecoderMasks([None] * self.settings.decoder.layers, None)
+        hidden_TBH, contexts_TBC, _ = self.decoder.decode(memory, embedded_TBE, decoder_masks, dtype)
+        hidden_TBH = _drop(hidden_TBH, decoder_masks.output)
+        outputs_TB = batch.outputs_BT.t()
+        real = (outputs_TB != PAD).flatten().nonzero().squeeze(-1)
+        parts_NX = (part.flatten(0, 1)[real] for part in (hidden_TBH, contexts_TBC, embedded_TBE))
+        readout_NE = self.decoder.read_out(*parts_NX, dtype)
+        if masks and masks.readout is not None:
+            readout_NE = readout_NE * masks.readout[real % len(batch.rows)]
+        targets_N = outputs_TB.flatten()[real]
+        smoothed, plain = smoothed_cross_entropy(readout_NE, self.output.weight, self.output.bias, targets_N, smoothing, dtype)
+        return Loss(smoothed, plain, batch.target_tokens)
+
+    def masks(self, rows_B: Tensor, seed: int, update: int) -> Masks:
+        """The dropout masks of these sentences at this update."""
+        settings, rates = self.settings, self.settings.dropout
+        sites = iter(range(100))
+
+        def mask(rate: float, width: int) -> Tensor | None:
+            return dropout_mask(rate, width, rows_B, seed, update, next(sites))
+
+        embedding_size, hidden_size, context_size = settings.embedding_size, settings.decoder.hidden_size, self.encoder.output_size
+        return Masks(
+            source_embedding=mask(rates.embedding, embedding_size),
+            target_embedding=mask(rates.embedding, embedding_size),
+            encoder_output=mask(rates.output, context_size),
+            readout=mask(rates.output, embedding_size),
+            encoder_recurrent=[mask(rates.recurrent, context_size) for _ in range(settings.encoder.layers)],
+            decoder=DecoderMasks(
+                [mask(rates.recurrent, hidden_size) for _ in range(settings.decoder.layers)], mask(rates.output, hidden_size)
+            ),
+        )
+
+    def parameters_by_part(self) -> dict[str, int]:
+        """How many parameters each part has; tied ones count once, where they are an embedding."""
+        counts: dict[str, int] = {}
+        for name, parameter in self.named_parameters():
+            part = "attention" if name.startswith("decoder.attention") else name.partition(".")[0]
+            counts[part] = counts.get(part, 0) + parameter.numel()
+        return counts
+
+    def training_flops(self, source_tokens: int, target_tokens: int, pairs: int) -> int:
+        """Floating-point operations of training on so many tokens, by formula.
+
+        Six for each weight and each token it meets (forward 2, backward 4; Kaplan et al. 2020, section 2.1), embeddings looked up for nothing, plus
+        six for each unit of key and value at each of the `pairs` of a source and a target position of one sentence.
+        """
+        sizes = self.parameters_by_part()
+        keys = self.decoder.attention.key_size and sum(p.numel() for n, p in self.named_parameters() if n.startswith("decoder.attention.key"))
+        per_source = sizes["encoder"] + keys
+        per_target = sizes["decoder"] + sizes.get("attention", 0) - keys + self.output.weight.numel()
+        per_pair = self.decoder.attention.key_size + self.encoder.output_size if self.has_attention else 0
+        return 6 * (source_tokens * per_source + target_tokens * per_target + pairs * per_pair)
+
+
+def _attention(kind: str, query_size: int, value_size: int, attention_size: int) -> nn.Module:
+    if kind == "none":
+        return NoAttention()
+    if kind == "additive":
+        return AdditiveAttention(query_size, value_size, attention_size)
+    if kind == "general":
+        return GeneralAttention(query_size, value_size)
+    if query_size != value_size:
+        raise UserError(
+            f"attention 'dot' compares decoder states of {query_size} units with encoder outputs of {value_size}: set "
+            "model.decoder.hidden_size to the encoder's size (both directions together), or choose attention 'general'"
+        )
+    return DotAttention(query_size)
+
+
+def _initial(name: str, random: Tensor) -> Tensor:
+    """Initial values made of standard normal ones of the same shape."""
+    if name.endswith("bias"):
+        return torch.zeros_like(random)
+    if "embedding" in name:
+        values = random * random.shape[-1] ** -0.5
+        values[PAD] = 0.0
+        return values
+    if name.endswith("hidden_weight"):
+        # Orthogonal gate by gate (Saxe et al. 2014): a recurrent product neither shrinks nor blows up its state.
+        size = random.shape[-1]
+        squares, upper = torch.linalg.qr(random.unflatten(1, (-1, size)))
+        return (squares * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]).flatten(1, 2)
+    if random.ndim == 1:
+        return random * random.shape[0] ** -0.5
+    return random * (2.0 / (random.shape[-1] + random.shape[-2])) ** 0.5  # Glorot & Bengio 2010
+
+
+def _drop(tensor: Tensor, mask: Tensor | None) -> Tensor:
+    return tensor if mask is None else tensor * mask

@@ -1,0 +1,39 @@
+"""Randomness by key, never from global state.
+
+A number drawn here depends only on its keys, such as (seed, epoch) or (seed, update, sentence): a training that resumes, one
+that runs in several processes and one that batches its sentences otherwise all draw the same.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_LOW_32 = 0xFFFFFFFF
+_GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: spreads consecutive counters (Knuth, TAOCP 3, section 6.4)
+
+
+def generator(*keys: int) -> np.random.Generator:
+    """A counter-based generator for these keys (Philox: Salmon et al. 2011)."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(keys)))
+
+
+def _mix(values: Tensor) -> Tensor:
+    """A bijection of 32-bit numbers, held in int64, in which each bit depends on all (the "lowbias32" finaliser)."""
+    values = ((values ^ (values >> 16)) * 0x7FEB352D) & _LOW_32
+    values = ((values ^ (values >> 15)) * 0x846CA68B) & _LOW_32
+    return values ^ (values >> 16)
+
+
+def dropout_mask(rate: float, width: int, rows_B: Tensor, *keys: int) -> Tensor | None:
+    """A mask [B, width] of 0 and 1 / (1 - rate) in which row b depends only on `keys` and rows_B[b]; None at rate 0.
+
+    One row serves all time steps of its sentence (Gal & Ghahramani 2016).
+    """
+    if rate == 0.0:
+        return None
+    state = rows_B
+    for key in keys:
+        state = _mix((state + key * _GOLDEN) & _LOW_32)
+    columns = torch.arange(width, device=rows_B.device) * _GOLDEN
+    drawn = _mix((_mix(state)[:, None] + columns) & _LOW_32)
+    return (drawn >= int(rate * 2**32)).to(torch.float32).mul_(1.0 / (1.0 - rate))

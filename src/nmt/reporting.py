@@ -1,0 +1,265 @@
+"""The comparison as text: `comparison.md` and the result table of the README."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nmt.corpus import UNSEGMENTED
+from nmt.markdown import Format, listing, literal, measured, points, power, signed, small, table, whole
+
+README_BEGIN = "<!-- results:begin -->"
+README_END = "<!-- results:end -->"
+
+_LANGUAGES = {"de": "German", "en": "English", "fr": "French", "ja": "Japanese", "zh": "Chinese"}
+_TATOEBA = "https://tatoeba.org/sentences/show/"
+_NESTED = 3  # dots in the name of a number that has a column of its own
+_TITLES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
+
+
+def markdown(comparison: Mapping[str, Any]) -> str:
+    """Return `comparison.md`; the figures that it shows lie beside it."""
+    sections = [
+        heading(comparison),
+        results(comparison),
+        by_length(comparison),
+        joined(comparison),
+        tests(comparison),
+        attention(comparison),
+        examples(comparison),
+        signatures(comparison),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def readme_table(comparison: Mapping[str, Any]) -> str:
+    """Return the README's result table, one row per variant, and what the tests say."""
+    longest = next(iter(comparison["variants"].values()))["by_length"][-1]
+    sizes = [row["joined"] for row in next(iter(comparison["variants"].values()))["joined"]]
+    header = ["", "parameters", "BLEU", "chrF", "TER", "perplexity"]
+    header.append(f"BLEU, {extent(longest)} {unit(comparison)}")
+    header += [f"BLEU, {sizes[-1]} sentences in one"] if len(sizes) > 1 else []
+    rows = []
+    for name, variant in comparison["variants"].items():
+        scores = variant["scores"]
+        row = [f"**{name}**", whole(variant["training"]["parameters"]["mean"])]
+        row += [measured(scores[metric], points) for metric in _TITLES]
+        row += [measured(scores["perplexity_per_token"], points), measured(variant["by_length"][-1]["bleu"], points)]
+        rows.append(row + ([measured(variant["joined"][-1]["bleu"], points)] if len(sizes) > 1 else []))
+    return "\n\n".join([table(header, rows), uncertainty(comparison), *verdicts(comparison)])
+
+
+def heading(comparison: Mapping[str, Any]) -> str:
+    """Return the title and the sentence that says what was compared."""
+    names, seeds = list(comparison["variants"]), comparison["seeds"]
+    trained = "trained once" if len(seeds) == 1 else f"trained {len(seeds)} times, with the seeds {listing(seeds)},"
+    corpus = comparison["corpus"]
+    return (
+        f"# {listing(names, capital=True)}\n\n"
+        f"{language(corpus['source'])} to {language(corpus['target'])} on the corpus `{corpus['name']}`: each variant "
+        f"was {trained} on the same data with the same parameters, but for its attention, and translated the same "
+        f"{whole(comparison['sentences'])} test sentences."
+    )
+
+
+def results(comparison: Mapping[str, Any]) -> str:
+    """Return the table of all measures, one column per variant."""
+    training: list[tuple[str, str, Format]] = [
+        ("parameters", "parameters", whole),
+        ("updates", "updates", whole),
+        ("target tokens read in training", "target_tokens", whole),
+        ("floating-point operations of training", "flops", power),
+        ("dev loss (nats per token)", "dev_loss", "{:.3f}".format),
+    ]
+    test: list[tuple[str, str, Format]] = [
+        ("perplexity per token", "perplexity_per_token", points),
+        (f"perplexity per {unit(comparison, 'target')[:-1]}", "perplexity_per_word", points),
+        ("**BLEU**", "bleu", points),
+        ("chrF", "chrf", points),
+        ("TER (lower is better)", "ter", points),
+        ("exact matches", "exact_match", "{:.1%}".format),
+    ]
+    variants = comparison["variants"].values()
+    rows = [["attention", *(variant["attention"] for variant in variants)]]
+    for section, lines in (("training", training), ("scores", test)):
+        rows += [[title, *(measured(v[section][key], form) for v in variants)] for title, key, form in lines]
+    several = comparison["several_references"]
+    references = f" {whole(several)} sentences have several references." if several else ""
+    return "\n\n".join(
+        [
+            "## Results",
+            table(["", *comparison["variants"]], rows),
+            uncertainty(comparison) + references,
+            "![Dev loss over the epochs](curves.png)",
+        ]
+    )
+
+
+def by_length(comparison: Mapping[str, Any]) -> str:
+    """Return BLEU by source length."""
+    variants = comparison["variants"].values()
+    rows = [
+        [extent(classes[0]), whole(classes[0]["sentences"]), *(measured(row["bleu"], points) for row in classes)]
+        for classes in zip(*(variant["by_length"] for variant in variants), strict=True)
+    ]
+    header = [unit(comparison), "sentences", *comparison["variants"]]
+    text = "BLEU by the length of the source; the classes are equally large."
+    return "\n\n".join(["## By source length", text, table(header, rows), "![BLEU by source length](by_length.png)"])
+
+
+def joined(comparison: Mapping[str, Any]) -> str:
+    """Return BLEU of inputs that hold several sentences, and the gaps to the baseline."""
+    variants, baseline = comparison["variants"], comparison["baseline"]
+    levels = list(zip(*(variant["joined"] for variant in variants.values()), strict=True))
+    if len(levels) < 2:
+        return ""
+    tested = {name: test["gap"] for name, test in comparison["tests"].items()}
+    rows = []
+    for index, level in enumerate(levels):
+        row = [str(level[0]["joined"]), whole(level[0]["sentences"]), *(measured(one["bleu"], points) for one in level)]
+        rows.append(row + [signed(gap["gaps"][index]) for gap in tested.values()])
+    header = ["sentences in one input", "inputs", *variants, *(f"{name} − {baseline}" for name in tested)]
+    text = (
+        "Consecutive test sentences are joined into one input, and BLEU is measured against the pairs' own references "
+        "alone, so that the rows can be compared with each other."
+    )
+    return "\n\n".join(["## Joined sentences", text, table(header, rows), "![BLEU of joined sentences](joined.png)"])
+
+
+def tests(comparison: Mapping[str, Any]) -> str:
+    """Return what the tests say, and how they were made."""
+    said = verdicts(comparison)
+    if not said:
+        return ""
+    method = (
+        f"Paired bootstrap (Koehn 2004): {whole(comparison['bootstrap_samples'])} resamples of the test sentences, the "
+        "same for both variants; p is two-sided, in brackets stand "
+        f"{comparison['confidence']:.0%} intervals. For the slope, blocks of consecutive sentences are resampled, the "
+        "same at every number of joined sentences. Seeds are not resampled."
+    )
+    return "\n\n".join(
+        ["## Is it more than chance?", "\n".join(f"- {line}" for line in said + per_seed(comparison)), method]
+    )
+
+
+def verdicts(comparison: Mapping[str, Any]) -> list[str]:
+    """Return one sentence per variant on its test against the baseline."""
+    lines = []
+    for name, test in comparison["tests"].items():
+        scores = " and ".join(f"{effect(test[metric])} {_TITLES[metric]}" for metric in ("bleu", "chrf"))
+        gap = test["gap"]
+        slope = (
+            f" Its lead in BLEU changes by {effect(gap['slope'])} with each further sentence in an input."
+            if gap
+            else ""
+        )
+        lines.append(f"**{name}** is {judge(test['bleu'], comparison)} **{comparison['baseline']}**: {scores}.{slope}")
+    return lines
+
+
+def per_seed(comparison: Mapping[str, Any]) -> list[str]:
+    """Return the test of each seed, where there are several."""
+    return [
+        f"{name}, seed {seed}: {effect(one)} BLEU."
+        for name, test in comparison["tests"].items()
+        for seed, one in test["bleu"].get("seeds", {}).items()
+    ]
+
+
+def attention(comparison: Mapping[str, Any]) -> str:
+    """Return every number of the attention reports: flat ones beside each other, nested ones variant by variant."""
+    reports = {name: variant["attention_report"] for name, variant in comparison["variants"].items()}
+    there = {name: report for name, report in reports.items() if report}
+    absent = [f"`{name}`" for name in reports if name not in there]
+    if not there:
+        return ""
+    keys = dict.fromkeys(key for report in there.values() for key in report if key.count(".") < _NESTED)
+    rows = [[f"`{key}`", *(small(report.get(key)) for report in there.values())] for key in keys]
+    nested = [text for name, report in there.items() for text in nested_tables(name, report)]
+    missing = [f"There is no report on {listing(absent)}."] if absent else []
+    return "\n\n".join(["## Output and attention", *missing, *([table(["", *there], rows)] if rows else []), *nested])
+
+
+def nested_tables(name: str, report: Mapping[str, Any]) -> list[str]:
+    """Return a table for each group `a.b` of names `a.b.column.row`."""
+    groups: dict[str, dict[str, dict[str, str]]] = {}
+    for key, measure in report.items():
+        if key.count(".") >= _NESTED:
+            group, column, row = key.rsplit(".", 2)
+            groups.setdefault(group, {}).setdefault(row, {})[column] = small(measure)
+    texts = []
+    for group, rows in groups.items():
+        columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
+        lines = [[f"`{row}`", *(cells.get(column, "") for column in columns)] for row, cells in rows.items()]
+        texts.append(f"**{name}**, `{group}`:\n\n{table(['', *(f'`{column}`' for column in columns)], lines)}")
+    return texts
+
+
+def examples(comparison: Mapping[str, Any]) -> str:
+    """Return a few sentences with every variant's translation."""
+    chosen = comparison["examples"]
+    if not chosen:
+        return ""
+    seeds, tatoeba = comparison["seeds"], comparison["corpus"]["name"].startswith("tatoeba")
+    text = (
+        f"The middle sentence of each of {len(chosen)} equally large classes of source length; no translation was "
+        "looked at in choosing." + (f" Translations are those of seed {seeds[0]}." if len(seeds) > 1 else "")
+    )
+    credit = "Sentences by the contributors of Tatoeba (tatoeba.org), CC BY 2.0 FR; the numbers are theirs."
+    shown = [example(one, tatoeba) for one in chosen]
+    return "\n\n".join(["## Examples", text, *shown, *([credit] if tatoeba else [])])
+
+
+def example(chosen: Mapping[str, Any], tatoeba: bool) -> str:
+    """Return one sentence as a list."""
+    lines = [
+        f"- **{literal(chosen['source'])}**{credited(chosen['source_id'], tatoeba)}",
+        f"  - reference: {literal(chosen['reference'])}{credited(chosen['reference_id'], tatoeba)}",
+    ]
+    lines += [f"  - {name}: {literal(text) or '(nothing)'}" for name, text in chosen["hypotheses"].items()]
+    return "\n".join(lines)
+
+
+def credited(identifier: str | None, tatoeba: bool) -> str:
+    """Return the link to a sentence's page."""
+    return f" [#{identifier}]({_TATOEBA}{identifier})" if tatoeba and identifier else ""
+
+
+def signatures(comparison: Mapping[str, Any]) -> str:
+    """Return sacrebleu's signatures."""
+    lines = [f"- {_TITLES[metric]} `{signature}`" for metric, signature in comparison["signatures"].items()]
+    return "\n\n".join(["## Signatures", "\n".join(lines)])
+
+
+def uncertainty(comparison: Mapping[str, Any]) -> str:
+    """Return what the brackets of the tables mean."""
+    seeds = comparison["seeds"]
+    if len(seeds) > 1:
+        return f"Means over {len(seeds)} seeds ± standard deviation."
+    return f"In brackets: {comparison['confidence']:.0%} bootstrap intervals over the test sentences; one seed."
+
+
+def judge(test: Mapping[str, float], comparison: Mapping[str, Any]) -> str:
+    """Return the verdict of a test at the level that the intervals have."""
+    if test["p"] + comparison["confidence"] >= 1.0:
+        return "not told from chance against"
+    return "better than" if test["value"] > 0 else "worse than"
+
+
+def effect(test: Mapping[str, float]) -> str:
+    """Return a difference with its interval and p."""
+    p = f"p = {test['p']:.3f}" if test["p"] >= 0.001 else "p < 0.001"
+    return f"{signed(test['value'])} [{signed(test['low'])}, {signed(test['high'])}] ({p})"
+
+
+def unit(comparison: Mapping[str, Any], side: str = "source") -> str:
+    """Return what a language's length is counted in."""
+    return "characters" if comparison["corpus"][side] in UNSEGMENTED else "words"
+
+
+def extent(row: Mapping[str, Any]) -> str:
+    """Return the lengths of a class."""
+    return str(row["low"]) if row["low"] == row["high"] else f"{row['low']}–{row['high']}"
+
+
+def language(code: str) -> str:
+    """Return a language's name, or its code where we have none."""
+    return _LANGUAGES.get(code, f"`{code}`")

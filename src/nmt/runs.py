@@ -1,0 +1,95 @@
+"""What the stages before reported about each variant and seed, and the long tables of all of them."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nmt import paths, testset
+from nmt.config import Params
+from nmt.errors import UserError
+from nmt.files import read_json, read_text
+from nmt.testset import Sentences, Translations
+
+SCORES = ("bleu", "chrf", "ter")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything reported about one variant trained with one seed."""
+
+    variant: str
+    seed: int
+    training: Mapping[str, Any]
+    history: Sequence[Mapping[str, str]]
+    scores: Mapping[str, Any]
+    attention: Mapping[str, Any]
+    """Empty where no analysis of the attention is present."""
+    translations: Translations
+
+    @property
+    def name(self) -> str:
+        """The name that DVC's stages of this model carry, too."""
+        return f"{self.variant}-{self.seed}"
+
+
+Runs = Mapping[str, Sequence[Run]]
+"""A variant's name -> its runs, one per seed; in the order of `params.yaml`."""
+
+
+def read_runs(params: Params, sentences: Sentences) -> Runs:
+    """Read the reports of the variants and seeds of `params.yaml`; whatever else lies in the folders is left alone."""
+    runs = {name: [read_run(name, seed, sentences) for seed in params.seeds] for name in params.variants}
+    for metric in SCORES:
+        signatures = {run.name: run.scores[metric]["signature"] for several in runs.values() for run in several}
+        if len(set(signatures.values())) > 1:
+            listed = ", ".join(f"{name} {signature}" for name, signature in signatures.items())
+            raise UserError(f"{metric} was not measured in one way: {listed}; run `dvc repro evaluate`")
+    return runs
+
+
+def read_run(variant: str, seed: int, sentences: Sentences) -> Run:
+    """Read the reports of one model."""
+    history = paths.training_report(variant, seed) / "history.csv"
+    attention = paths.attention_report(variant, seed) / "summary.json"
+    evaluate = testset.stage_of("evaluate", variant, seed)
+    return Run(
+        variant=variant,
+        seed=seed,
+        training=testset.read_training(variant, seed),
+        history=read_csv(read_text(testset.present(history, testset.stage_of("train", variant, seed)))),
+        scores=read_json(testset.present(paths.scores(variant, seed), evaluate)),
+        attention=read_json(attention) if attention.exists() else {},
+        translations=testset.read_translations(variant, seed, sentences),
+    )
+
+
+def read_csv(text: str) -> list[dict[str, str]]:
+    """Return the rows of a table, each number as it is written there."""
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def curves(runs: Runs) -> list[dict[str, Any]]:
+    """Return one row per run and epoch."""
+    return [identify(run) | dict(row) for several in runs.values() for run in several for row in run.history]
+
+
+def by_length(runs: Runs) -> list[dict[str, Any]]:
+    """Return one row per run and class of source length; `length` is the class's mean."""
+    return [
+        identify(run) | {"length": row["mean_length"]} | {key: row[key] for key in row if key != "mean_length"}
+        for several in runs.values()
+        for run in several
+        for row in run.scores["by_length"]
+    ]
+
+
+def joined(runs: Runs) -> list[dict[str, Any]]:
+    """Return one row per run and number of joined sentences."""
+    return [identify(run) | dict(row) for several in runs.values() for run in several for row in run.scores["joined"]]
+
+
+def identify(run: Run) -> dict[str, Any]:
+    """Return the columns that say which run a row of a table belongs to."""
+    return {"run": run.name, "variant": run.variant, "seed": run.seed}

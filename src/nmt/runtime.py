@@ -1,0 +1,71 @@
+"""What `runtime: auto` means on this machine."""
+
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from nmt.config import Runtime
+from nmt.errors import UserError
+
+PRODUCTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The device, precision and threads that a computation really uses."""
+
+    device: torch.device
+    precision: str
+    threads: int
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """The type of matrix products' operands; everything else is float32."""
+        return PRODUCTS[self.precision]
+
+
+def resolve(runtime: Runtime) -> Resolved:
+    """Choose device and precision, set threads once, ask for reproducible kernels."""
+    device = _device(runtime.device)
+    precision = runtime.precision
+    if precision == "auto":
+        precision = "bfloat16" if _has_fast_bfloat16(device) else "float32"
+    torch.set_num_threads(runtime.threads)
+    _keep_freed_memory()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS may sum in another order
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every result
+    return Resolved(device, precision, runtime.threads)
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "runtime.device is cuda, but torch finds no GPU here; set it to auto or cpu, or install a CUDA build of torch"
+        )
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _keep_freed_memory() -> None:
+    """Ask glibc to reuse freed blocks; handing each large one back makes the kernel clear its pages again for every result.
+
+    The parameters are M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3). Other C libraries are left as they are.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(-1, 2**31 - 1)
+            mallopt(-3, 2**30)
+
+
+def _has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 itself; an emulation would be slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,0 +1,148 @@
+"""Train one variant with one seed.
+
+Reads    data/tokenized
+Writes   models/<variant>/<seed>, reports/training/<variant>/<seed>/{history.csv, summary.json}
+Params   corpus, prepare.unicode, runtime, model, train, variants.<variant>
+
+A training that was killed goes on from its last state in .nmt/training/<training id>.
+"""
+
+import shutil
+import signal
+import sys
+from dataclasses import asdict
+from types import FrameType
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from nmt import identity, paths, tracking
+from nmt.batching import ParallelText
+from nmt.bundle import BundleConfig, save_bundle
+from nmt.checkpoint import load_checkpoint, save_checkpoint
+from nmt.config import Params, load_params
+from nmt.errors import UserError
+from nmt.files import sha256, write_csv, write_json
+from nmt.model.seq2seq import Seq2Seq
+from nmt.runtime import Resolved, resolve
+from nmt.stages.runner import run_for_model
+from nmt.subwords import Subwords
+from nmt.training import Every, Trainer, UpdateResult
+
+
+def main(variant: str, seed: int) -> None:
+    params = load_params()
+    runtime = resolve(params.runtime)
+    training_id = identity.training_id(variant, seed)
+    state = paths.resume_state(training_id)
+    state.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(state.with_suffix(".lock"), timeout=0):
+            trainer = make_trainer(params, variant, seed, runtime)
+            train(trainer, state, params, variant, seed)
+            write_outputs(trainer, params, variant, seed, runtime, training_id)
+    except Timeout:
+        raise UserError(f"another process is training {variant} with seed {seed} right now; wait for it or end it") from None
+    shutil.rmtree(state)
+    tracking.publish_model(variant, seed)
+
+
+def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved) -> Trainer:
+    """The model with its initial weights, and the data."""
+    sizes = [Subwords.load(paths.subword_model(side)).size for side in paths.SIDES]
+    model = Seq2Seq(params.model, params.variant(variant).attention, *sizes)
+    model.initialize(seed)
+    model.to(runtime.device)
+    model.product_dtype = runtime.product_dtype
+    train_text, dev_text = (ParallelText.open(*(paths.token_store(split, side) for side in paths.SIDES)) for split in ("train", "dev"))
+    return Trainer(model, train_text, dev_text, params.train, seed, on_update=lambda _: None)
+
+
+def train(trainer: Trainer, state: paths.Path, params: Params, variant: str, seed: int) -> None:
+    """Run the epochs that are left, with a bar, live curves and a checkpoint now and then."""
+    checkpoint = load_checkpoint(state)
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+        print(f"going on after update {trainer.progress.updates}", flush=True)
+    due, stop = Every(params.train.checkpoint_seconds), Stop()
+    with tracking.live_curves(variant, seed) as live, tqdm(unit="tok", unit_scale=True, file=sys.stderr, mininterval=1.0) as bar:
+
+        def on_update(result: UpdateResult) -> None:
+            bar.update(result.target_tokens)
+            if result.update % 10 == 0:
+                whole = bar.n / result.batch * result.batches
+                bar.total = int(whole)
+                bar.set_description(f"{variant}-{seed} epoch {result.epoch}/{params.train.max_epochs}", refresh=False)
+                bar.set_postfix(loss=f"{result.loss:.3f}", refresh=False)
+                live.log(result.update, {"live/train_loss": result.loss, "live/tokens_per_second": bar.format_dict["rate"] or 0.0})
+            if stop.wanted or due():
+                save_checkpoint(state, trainer.checkpoint())
+            if stop.wanted:
+                sys.exit(128 + stop.wanted)
+
+        trainer.on_update = on_update
+        for epoch in trainer.epochs():
+            live.log(epoch.updates, {"dev_loss": epoch.dev_loss})
+            tqdm.write(f"{variant}-{seed} epoch {epoch.epoch}: train loss {epoch.train_loss:.3f}, dev loss {epoch.dev_loss:.3f}", file=sys.stderr)
+            bar.reset()
+
+
+def write_outputs(trainer: Trainer, params: Params, variant: str, seed: int, runtime: Resolved, training_id: str) -> None:
+    """The bundle, the curve and the summary."""
+    models = {side: paths.subword_model(side) for side in paths.SIDES}
+    model = trainer.model
+    config = BundleConfig.model_validate(
+        {
+            "format": 1,
+            "attention": model.attention_kind,
+            "model": params.model.model_dump(),
+            "vocabulary": {"source": model.source_embedding.num_embeddings, "target": model.target_embedding.num_embeddings},
+            "languages": {"source": params.corpus.source, "target": params.corpus.target},
+            "unicode": params.prepare.unicode.model_dump(),
+            "tokenizer_sha256": {side: sha256(path) for side, path in models.items()},
+        }
+    )
+    save_bundle(paths.bundle(variant, seed), config, trainer.best, models)
+    report = paths.training_report(variant, seed)
+    write_csv(report / "history.csv", [asdict(row) for row in trainer.history])
+    progress = trainer.progress
+    best = trainer.history[progress.best_epoch - 1]
+    write_json(
+        report / "summary.json",
+        {
+            "training_id": training_id,
+            "variant": variant,
+            "seed": seed,
+            "attention": model.attention_kind,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "parameters_by_part": model.parameters_by_part(),
+            "updates": progress.updates,
+            "epochs": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            "source_tokens": progress.source_tokens,
+            "target_tokens": progress.target_tokens,
+            "flops": model.training_flops(progress.source_tokens, progress.target_tokens, progress.pairs),
+            "train_loss": best.train_loss,
+            "dev_loss": best.dev_loss,
+            "dev_perplexity": best.dev_perplexity,
+            "device": runtime.device.type,
+            "precision": runtime.precision,
+            "threads": runtime.threads,
+        },
+    )
+
+
+class Stop:
+    """Turns SIGTERM and SIGINT into a wish to save and leave after the present update."""
+
+    def __init__(self) -> None:
+        self.wanted = 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._want)
+
+    def _want(self, number: int, frame: FrameType | None) -> None:
+        self.wanted = number
+
+
+if __name__ == "__main__":
+    run_for_model(main)

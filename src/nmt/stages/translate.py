@@ -1,0 +1,135 @@
+"""Everything that needs the trained model: hypotheses, attention, forced decoding of the references, joined sentences.
+
+Reads   models/<variant>/<seed>, data/prepared/test.{source.txt,target.txt,jsonl}
+Writes  reports/translations/<variant>/<seed>:
+        hypotheses.txt                    the best hypothesis of each test sentence, detokenised
+        hypotheses.jsonl                  its pieces and score, and those of the n best
+        attention.npz                     [T, S] of each best hypothesis; not without attention
+        references.jsonl                  each reference, forced: log-probabilities per token
+        references.attention.npz          [T, S] under forced decoding; not without attention
+        joined.jsonl                      2, 3, ... consecutive test sentences joined and translated as one
+Params  runtime, translate
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from nmt import paths, tracking
+from nmt.config import load_params
+from nmt.corpus import join_sentences
+from nmt.decoding import Decoding
+from nmt.errors import UserError
+from nmt.files import fresh_folder, read_json_lines, read_lines, write_json_lines, write_lines, write_matrices
+from nmt.stages.runner import run_for_model
+from nmt.translation import Forced, Hypothesis, Translation
+from nmt.translator import Translator
+
+
+def main(variant: str, seed: int) -> None:
+    """Translate the test set with one model."""
+    params = load_params()
+    sources, targets, records = read_test_set()
+    translator = Translator.load(
+        paths.bundle(variant, seed),
+        Decoding.of(params.translate),
+        device=params.runtime.device,
+        threads=params.runtime.threads,
+    )
+    with fresh_folder(paths.translations(variant, seed)) as folder:
+        with _bar(len(sources), "test sentences") as bar:
+            write_hypotheses(folder, translator.translate(sources, progress=bar.update))
+        with _bar(len(sources), "references") as bar:
+            write_references(folder, translator.score(sources, targets, progress=bar.update))
+        groups = [group for joined in params.translate.joined for group in consecutive_groups(len(sources), joined)]
+        write_json_lines(folder / "joined.jsonl", translate_joined(translator, groups, sources, records))
+    tracking.publish_model(variant, seed)
+
+
+def read_test_set() -> tuple[list[str], list[str], list[dict[str, Any]]]:
+    """Normalised source and target sentences and the raw records, line by line."""
+    source, target = (paths.prepared_text("test", side) for side in paths.SIDES)
+    record = paths.prepared_records("test")
+    sources, targets, records = read_lines(source), read_lines(target), read_json_lines(record)
+    if not len(sources) == len(targets) == len(records):
+        raise UserError(
+            f"{source} has {len(sources)} lines, {target} {len(targets)}, {record} {len(records)}: "
+            "they must match line by line; run `dvc repro prepare`"
+        )
+    return sources, targets, records
+
+
+def write_hypotheses(folder: Path, translations: Sequence[Translation]) -> None:
+    """The best as text, all with pieces and scores, and the attention of the best."""
+    best = [translation.hypotheses[0] for translation in translations]
+    write_lines(folder / "hypotheses.txt", (hypothesis.text for hypothesis in best))
+    write_json_lines(folder / "hypotheses.jsonl", map(_translation_record, translations))
+    _write_attention(folder / "attention.npz", best)
+
+
+def write_references(folder: Path, references: Sequence[Forced]) -> None:
+    """The log-probabilities of the references, and what the model looks at while it writes them."""
+    write_json_lines(folder / "references.jsonl", map(_reference_record, references))
+    _write_attention(folder / "references.attention.npz", references)
+
+
+def consecutive_groups(sentences: int, size: int) -> list[range]:
+    """The first `size` sentences, the next, and so on; a rest that is smaller is left out."""
+    return [range(begin, begin + size) for begin in range(0, sentences - size + 1, size)]
+
+
+def translate_joined(
+    translator: Translator, groups: Sequence[range], sources: Sequence[str], records: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Each group of test sentences as one line, translated, beside its members' first references as one."""
+    languages = translator.bundle.config.languages
+    texts = [join_sentences((sources[row] for row in group), languages.source) for group in groups]
+    with _bar(len(groups), "joined sentences") as bar:
+        translations = translator.translate(texts, n_best=1, whole_lines=True, progress=bar.update)
+    return [
+        {
+            "joined": len(group),
+            "members": list(group),
+            "source": text,
+            "references": [join_sentences((records[row]["references"][0] for row in group), languages.target)],
+            "hypothesis": translation.hypotheses[0].text,
+        }
+        for group, text, translation in zip(groups, texts, translations, strict=True)
+    ]
+
+
+def _translation_record(translation: Translation) -> dict[str, Any]:
+    hypotheses = [
+        {"text": one.text, "pieces": one.pieces, "score": one.score, "log_probability": one.log_probability}
+        for one in translation.hypotheses
+    ]
+    return {"source_pieces": translation.source_pieces, "hypotheses": hypotheses}
+
+
+def _reference_record(reference: Forced) -> dict[str, Any]:
+    return {
+        "source_pieces": reference.source_pieces,
+        "pieces": reference.pieces,
+        "log_probability": reference.log_probability,
+        "token_log_probabilities": reference.token_log_probabilities,
+    }
+
+
+def _write_attention(path: Path, decoded: Sequence[Hypothesis] | Sequence[Forced]) -> None:
+    """One matrix per line, unless the model has none."""
+    matrices: list[np.ndarray] = [one.attention for one in decoded if one.attention is not None]
+    if matrices:
+        assert len(matrices) == len(decoded)
+        write_matrices(path, matrices)
+
+
+def _bar(total: int, unit: str) -> "tqdm[Any]":
+    return tqdm(total=total, unit=f" {unit}", file=sys.stderr, disable=None)
+
+
+if __name__ == "__main__":
+    run_for_model(main)

@@ -1,0 +1,117 @@
+"""SentencePiece models: train, load, encode, decode.
+
+Byte fallback spells what the pieces do not cover, so no text is unknown. The text is normalised before it comes here
+(`nmt.corpus.normalise`), so SentencePiece's own normalisation is off: its `nmt_nfkc` turns `，！…` into ASCII.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from nmt.errors import UserError
+
+PAD, UNK, BOS, EOS = 0, 1, 2, 3
+SPECIAL = (PAD, UNK, BOS, EOS)
+
+# Only bytes can spell a line end, and only a model can ask for one: a translation stays one line.
+_LINE_ENDS = str.maketrans("\n\r", "  ")
+
+
+def train_subwords(lines: Iterable[str], *, kind: str, size: int, character_coverage: float) -> bytes:
+    """Train a model of `kind` (unigram or bpe) and return its file's bytes.
+
+    `size` counts all pieces, special ones and the 256 bytes included. It is an upper limit: a corpus with less to offer
+    gives a smaller vocabulary. The bytes depend on the arguments alone: one thread, since unigram training with several
+    gives other pieces, and no output path, which the file would embed. A size below what `character_coverage` asks for,
+    or a corpus without text, is a UserError.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type=kind,
+            vocab_size=size,
+            hard_vocab_limit=False,
+            character_coverage=character_coverage,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            pad_id=PAD,
+            unk_id=UNK,
+            bos_id=BOS,
+            eos_id=EOS,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(_explain(str(error), size)) from None
+    return model.getvalue()
+
+
+def _explain(message: str, size: int) -> str:
+    """What to do about an error of the trainer."""
+    needed = re.search(r"required_chars\. \d+ vs (\d+)", message)
+    if needed:
+        return (
+            f"{size} pieces are too few: the characters to cover, the bytes and the special pieces are {needed[1]}; "
+            f"raise tokenize's size to {needed[1]} or more, or lower its character_coverage"
+        )
+    if "sentences_.empty()" in message or "all_chars_count" in message:
+        return "there is no text to train a subword model on: every training line is empty"
+    return f"SentencePiece cannot train on this text: {message}"
+
+
+class Subwords:
+    """A trained model of one side: text to ids and back."""
+
+    def __init__(self, content: bytes) -> None:
+        """Take a model file's bytes; a RuntimeError says that they are none."""
+        self.content = content
+        self._processor = sentencepiece.SentencePieceProcessor()
+        self._processor.LoadFromSerializedProto(content)
+
+    @classmethod
+    def load(cls, path: Path) -> "Subwords":
+        """Read a model file; a missing, truncated or foreign one is a UserError."""
+        try:
+            subwords = cls(path.read_bytes())
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist; `dvc repro tokenize` makes it") from None
+        except (OSError, RuntimeError):
+            raise UserError(f"{path} is no readable SentencePiece model (truncated?); make or fetch it again") from None
+        if subwords.size == 0 or subwords.pieces(SPECIAL) != ["<pad>", "<unk>", "<s>", "</s>"]:
+            raise UserError(f"{path} is a SentencePiece model of other make than ours; `dvc repro tokenize` makes one")
+        return subwords
+
+    @property
+    def size(self) -> int:
+        """How many pieces there are, special ones and bytes included."""
+        return int(self._processor.GetPieceSize()) if self.content else 0
+
+    @property
+    def sha256(self) -> str:
+        """The hexadecimal sha256 of the model file."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def encode(self, lines: Sequence[str]) -> list[list[int]]:
+        """The best segmentation of each normalised line, without bos and eos; an empty line gives no ids."""
+        ids: list[list[int]] = self._processor.Encode(list(lines), out_type=int)
+        return ids
+
+    def decode(self, sequences: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each sequence; special ids but unk say nothing, and no line ends are inside a text."""
+        texts: list[str] = self._processor.Decode([list(map(int, sequence)) for sequence in sequences])
+        return [text.translate(_LINE_ENDS) for text in texts]
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The pieces' names: `▁` marks a space, `<0xE4>` a byte, `<pad>`, `<unk>`, `<s>`, `</s>` the special ones."""
+        names: list[str] = self._processor.IdToPiece(list(map(int, ids)))
+        return names
+
+    def is_byte(self, piece: int) -> bool:
+        """Whether the piece is one of the 256 bytes of the fallback."""
+        return bool(self._processor.IsByte(piece))

@@ -1,0 +1,86 @@
+"""The test set and what one model made of it, as the stages before wrote them, checked to fit together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nmt import paths
+from nmt.errors import UserError
+from nmt.files import read_json, read_json_lines, read_lines
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """The test set: raw text, in order."""
+
+    sources: Sequence[str]
+    references: Sequence[Sequence[str]]
+    """The pair's own first, then the source's other translations."""
+    source_ids: Sequence[str | None]
+    reference_ids: Sequence[Sequence[str]]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.sources)
+
+
+@dataclass(frozen=True)
+class Translations:
+    """One model's output for every test sentence."""
+
+    hypotheses: Sequence[str]
+    forced: Sequence[dict[str, Any]]
+    """For each pair's own reference: `pieces` (the end of the sentence included) and `log_probability`."""
+    joined: Sequence[dict[str, Any]]
+    """For each input of several sentences: `joined`, `members`, `references`, `hypothesis`."""
+
+
+def read_sentences() -> Sentences:
+    """Read the test set."""
+    path = present(paths.prepared_records("test"), "prepare")
+    records = read_json_lines(path)
+    if not records:
+        raise UserError(f"{path} holds no sentence; raise prepare.test_pairs and run `dvc repro prepare`")
+    return Sentences(
+        sources=[record["source"] for record in records],
+        references=[record["references"] for record in records],
+        source_ids=[record["source_id"] for record in records],
+        reference_ids=[record["reference_ids"] for record in records],
+    )
+
+
+def read_translations(variant: str, seed: int, sentences: Sentences) -> Translations:
+    """Read one model's translations of `sentences`."""
+    folder, stage = paths.translations(variant, seed), stage_of("translate", variant, seed)
+    translations = Translations(
+        hypotheses=read_lines(present(folder / "hypotheses.txt", stage)),
+        forced=read_json_lines(present(folder / "references.jsonl", stage)),
+        joined=read_json_lines(present(folder / "joined.jsonl", stage)),
+    )
+    for name, lines in (("hypotheses.txt", translations.hypotheses), ("references.jsonl", translations.forced)):
+        if len(lines) != len(sentences):
+            raise UserError(
+                f"{folder / name} has {len(lines)} lines, the test set {len(sentences)}; run `dvc repro {stage}`"
+            )
+    return translations
+
+
+def read_training(variant: str, seed: int) -> dict[str, Any]:
+    """Read the summary of one training."""
+    summary: dict[str, Any] = read_json(
+        present(paths.training_report(variant, seed) / "summary.json", stage_of("train", variant, seed))
+    )
+    return summary
+
+
+def present(path: Path, stage: str) -> Path:
+    """Return `path`, or say which stage makes it."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist; run `dvc repro {stage}`")
+    return path
+
+
+def stage_of(name: str, variant: str, seed: int) -> str:
+    """Name the stage of one model as DVC does."""
+    return f"{name}@{variant}-{seed}"

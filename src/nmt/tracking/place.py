@@ -1,0 +1,85 @@
+"""Where runs go, and whether anything answers there; nothing here imports mlflow."""
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from nmt import paths
+from nmt.errors import UserError
+
+PROBE_SECONDS = 2.0
+LOCK_SECONDS = 60.0
+_EXPERIMENTS = (".dvc", "tmp", "exps")  # below it, DVC runs `--temp` and queued experiments in copies of the workspace
+
+
+class Unavailable(UserError):
+    """Nothing can be tracked now; the message says why."""
+
+
+def switched_off() -> str | None:
+    """Why every function is a no-op here; None where tracking is on."""
+    if os.environ.get("NMT_TRACKING", "").lower() in ("off", "0", "false", "no"):
+        return "switched off by NMT_TRACKING"
+    if importlib.util.find_spec("mlflow") is None:
+        return "mlflow is not installed"
+    return None
+
+
+def workspace() -> Path:
+    """The repository root that keeps the store, also from inside the copy in which DVC runs an experiment."""
+    root = Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+    for parent in root.parents:
+        if parent.parts[-3:] == _EXPERIMENTS:
+            return parent.parents[2]
+    return root
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, else an SQLite file in the workspace, as an absolute address."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace() / 'mlflow.db'}"
+
+
+def artifact_root(uri: str) -> str | None:
+    """Where the artifacts of a store of our own go; None leaves it to the server."""
+    return (workspace() / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+
+
+def is_server(uri: str) -> bool:
+    """Whether an MLflow server stands between us and the store."""
+    return uri.startswith(("http://", "https://"))
+
+
+def probe(uri: str) -> None:
+    """Raise Unavailable unless the server answers in two seconds; MLflow's own calls would wait for minutes."""
+    if not is_server(uri):
+        return
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        error.close()  # it answers; whether it lets us in shows later
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"no answer from {uri} ({getattr(error, 'reason', error)})") from None
+
+
+@contextlib.contextmanager
+def lock() -> Iterator[None]:
+    """One process of this workspace at a time: a fresh SQLite store breaks, and runs double, under several at once."""
+    path = workspace() / paths.STATE / "tracking.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + LOCK_SECONDS
+    with path.open("a") as stream:
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"another process holds {path}") from None
+                time.sleep(0.05)
+        yield

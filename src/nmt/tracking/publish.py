@@ -1,0 +1,163 @@
+"""Bringing the files of a result into its MLflow run: what is not there yet is added, what is there stays."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nmt import identity, paths
+from nmt.config import load_params
+from nmt.errors import UserError
+from nmt.tracking import place
+from nmt.tracking.parts import Part, parts_of
+from nmt.tracking.provenance import provenance_tags
+from nmt.tracking.result import Result
+from nmt.tracking.store import Store, open_store
+from nmt.tracking.values import flatten
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What one call added to one run; `warning` says why nothing was."""
+
+    name: str
+    added: tuple[str, ...] = ()
+    state: str = "nothing to add"
+    warning: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.warning or ('added ' + ', '.join(self.added) if self.added else self.state)}"
+
+
+def publish_model(variant: str, seed: int) -> None:
+    """Log whatever of this result is on disk and not in MLflow yet; never fails and never waits for long.
+
+    Every stage of a model ends with it.
+    """
+    _guarded(lambda: _published_model(variant, seed))
+
+
+def publish_comparison() -> None:
+    """Log the comparison of all models as a run of its own; never fails and never waits for long."""
+    _guarded(_published_comparison)
+
+
+def publish_all(models: Iterable[tuple[str, int]]) -> Iterator[Published]:
+    """The same for several models and the comparison, telling what was added.
+
+    Raises:
+        place.Unavailable: tracking is off, nothing answers, or the store refuses.
+    """
+    if reason := place.switched_off():
+        raise place.Unavailable(f"tracking: {reason}")
+    for variant, seed in models:
+        with _failures_told():
+            published = _published_model(variant, seed)
+        yield published
+    with _failures_told():
+        comparison = _published_comparison()
+    if comparison:
+        yield comparison
+
+
+def find_or_create(store: Store, result: Result) -> "Run":
+    """The result's run; call it under `place.lock()`."""
+    if run := store.find(result.result_id):
+        return run
+    own = {"variant": result.variant, "seed": str(result.seed)}
+    ids = {"training_id": result.training_id, "result_id": result.result_id, "kind": "model"}
+    attention = {"attention": result.params.variant(result.variant).attention}
+    params = {**flatten(result.params.model_dump()), **own, **attention}
+    return store.create(result.name, {**own, **ids, **attention, **provenance_tags()}, params)
+
+
+def _published_model(variant: str, seed: int) -> Published:
+    result = Result.present(variant, seed)
+    if result.training_summary is None:
+        return Published(f"{variant} {seed}", state=result.state)
+    with place.lock():
+        store = open_store(result.params.tracking.experiment)
+        run = find_or_create(store, result)
+        parts = list(parts_of(result))
+        if changed := [part.name for part in parts if part.contradicts(run)]:
+            return Published(result.name, warning=_other_bytes(changed))
+        added = tuple(_log_new(store, run, parts))
+        if result.finished and run.info.status != "FINISHED":
+            store.client.set_terminated(run.info.run_id, "FINISHED")
+    return Published(result.name, added, result.state)
+
+
+def _published_comparison() -> Published | None:
+    """A run per state of the report: adding a variant makes a new comparison, and the old one stays true."""
+    if not paths.COMPARISON.is_dir() or not any(paths.COMPARISON.iterdir()):
+        return None
+    digest = identity.content_hash(paths.COMPARISON)
+    part = Part("comparison", digest, lambda store, run: _log_folder(store, run, paths.COMPARISON))
+    with place.lock():
+        store = open_store(load_params().tracking.experiment)
+        name = f"comparison-{digest[:8]}"
+        tags = {"result_id": f"comparison-{digest}", "kind": "comparison", **provenance_tags()}
+        run = store.find(tags["result_id"]) or store.create(name, tags, {})
+        added = tuple(_log_new(store, run, [part]))
+        if added:
+            store.client.set_terminated(run.info.run_id, "FINISHED")
+    return Published(name, added)
+
+
+def _log_folder(store: Store, run: "Run", folder: Path) -> None:
+    store.client.log_artifacts(run.info.run_id, str(folder), folder.name)
+
+
+def _log_new(store: Store, run: "Run", parts: Iterable[Part]) -> Iterator[str]:
+    """Log the parts that the run lacks; the tag follows the content, so a part cut off half-way is done again."""
+    for part in parts:
+        if part.tag not in run.data.tags:
+            part.log(store, run)
+            store.client.set_tag(run.info.run_id, part.tag, part.digest)
+            yield part.name
+
+
+def _other_bytes(changed: list[str]) -> str:
+    return (
+        f"the run holds {', '.join(changed)} of other bytes under the same id, so nothing was logged; "
+        "if the new ones are right, delete that run in MLflow and call `nmt publish`"
+    )
+
+
+@contextlib.contextmanager
+def _failures_told() -> Iterator[None]:
+    """A failure of MLflow's becomes one line for the user, a bug of ours stays a traceback."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise place.Unavailable(one_line(error)) from error
+
+
+def _guarded(work: Callable[[], Published | None]) -> None:
+    """Run `work`; whatever happens is one line of the log."""
+    if reason := place.switched_off():
+        log.info("tracking: %s", reason)
+        return
+    try:
+        published = work()
+    except Exception as error:  # a stage's result is on disk and right: no tracking failure may fail the stage
+        log.warning("tracking: %s; `nmt publish` makes it good", one_line(error))
+        log.debug("tracking failed", exc_info=True)
+        return
+    if published:
+        log.log(logging.WARNING if published.warning else logging.INFO, "tracking: %s", published)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's first line, with its type unless it was written for users."""
+    text = next(iter(str(error).splitlines()), "")
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,245 @@
+"""Teacher-forced training as a generator of epochs: no files, no tracker, no global randomness.
+
+    trainer = Trainer(model, train_text, dev_text, settings, seed, device)
+    for epoch in trainer.epochs(): ...
+
+All that is random is keyed (randomness.py) and all that changes is in `Trainer.checkpoint()`, so a training that is resumed
+between any two updates goes on to the same bits.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nmt.batching import Batch, ParallelText
+from nmt.checkpoint import Checkpoint
+from nmt.config import Schedule, Train
+from nmt.errors import UserError
+from nmt.model.seq2seq import Seq2Seq
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One row of `history.csv`; losses in nats per real target token (eos included), dev without label smoothing."""
+
+    epoch: int
+    updates: int
+    target_tokens: int
+    train_loss: float
+    dev_loss: float
+    dev_perplexity: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """What one update did, for progress bars and live curves."""
+
+    epoch: int
+    update: int
+    batch: int
+    batches: int
+    target_tokens: int
+    loss: float
+    learning_rate: float
+
+
+@dataclass
+class Progress:
+    """Where a training stands."""
+
+    epoch: int = 0
+    """Epochs that are complete."""
+    batch: int = 0
+    """Batches of the present epoch that are done."""
+    updates: int = 0
+    source_tokens: int = 0
+    target_tokens: int = 0
+    pairs: int = 0
+    """Pairs of a source and a target position of one sentence, for the count of operations."""
+    loss_sum: float = 0.0
+    loss_tokens: int = 0
+    best_epoch: int = 0
+    best_loss: float = math.inf
+
+
+class Trainer:
+    """Everything that changes while a model is trained."""
+
+    def __init__(
+        self, model: Seq2Seq, train: ParallelText, dev: ParallelText, settings: Train, seed: int, on_update: Callable[[UpdateResult], None]
+    ) -> None:
+        self.model = model
+        self.averaged = copy.deepcopy(model)
+        self.train, self.dev = train, dev
+        self.settings, self.seed, self.on_update = settings, seed, on_update
+        self.progress = Progress()
+        self.history: list[EpochResult] = []
+        self.best = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+        self.optimizer = kind(
+            model.parameters(), lr=settings.learning_rate, betas=(settings.betas[0], settings.betas[1]), weight_decay=settings.weight_decay, fused=True
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is reached, or the dev loss has not improved for `patience` epochs."""
+        progress = self.progress
+        return progress.epoch >= self.settings.max_epochs or progress.epoch - progress.best_epoch >= self.settings.patience
+
+    def epochs(self) -> Iterator[EpochResult]:
+        """Train until finished; yields after each epoch, when `history` and `best` are up to date."""
+        while not self.finished:
+            self._train_epoch()
+            yield self._finish_epoch()
+
+    def _train_epoch(self) -> None:
+        """The batches of this epoch that are still to do."""
+        progress = self.progress
+        plan = self.train.plan(self.settings.batch_tokens, keys=(self.seed, progress.epoch))
+        for place, batch in enumerate(self._prefetched(plan[progress.batch :]), start=progress.batch):
+            self._update(batch.to(self.model.device), place, len(plan))
+
+    def _prefetched(self, plan: list[np.ndarray]) -> Iterator[Batch]:
+        """The batches of a plan; while one is used, a thread pads the next."""
+        with ThreadPoolExecutor(max_workers=1) as loader:
+            waiting = loader.submit(self.train.batch, plan[0]) if plan else None
+            for rows in [*plan[1:], None]:
+                if waiting is not None:
+                    batch = waiting.result()
+                    waiting = None if rows is None else loader.submit(self.train.batch, rows)
+                    yield batch
+
+    def _update(self, batch: Batch, place: int, batches: int) -> None:
+        settings, progress = self.settings, self.progress
+        rate = learning_rate(settings, progress.updates, (progress.epoch + place / batches) / settings.max_epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        masks = self.model.masks(batch.rows, self.seed, progress.updates)
+        loss = self.model.loss(batch, settings.label_smoothing, masks)
+        self.optimizer.zero_grad()
+        (loss.smoothed / loss.tokens).backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        plain = loss.plain.item()
+        if not (math.isfinite(plain) and math.isfinite(norm.item())):
+            raise UserError(
+                f"loss or gradient is not finite at update {progress.updates + 1} (epoch {progress.epoch + 1}, batch {place + 1} of {batches}, "
+                f"train lines {_some(batch.rows)}): lower train.learning_rate, lengthen the warm-up, or look at those lines"
+            )
+        self.optimizer.step()
+        self._average()
+        progress.updates += 1
+        progress.batch = place + 1
+        progress.source_tokens += batch.source_tokens
+        progress.target_tokens += batch.target_tokens
+        progress.pairs += int((batch.source_lengths_B * (batch.outputs_BT != 0).sum(1)).sum())
+        progress.loss_sum += plain
+        progress.loss_tokens += batch.target_tokens
+        self.on_update(UpdateResult(progress.epoch + 1, progress.updates, place + 1, batches, batch.target_tokens, plain / loss.tokens, rate))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """An exponential moving average whose memory grows with the training: young weights are soon forgotten."""
+        updates = self.progress.updates
+        decay = min(self.settings.average_decay, (1.0 + updates) / (10.0 + updates))
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1.0 - decay)
+
+    def _finish_epoch(self) -> EpochResult:
+        progress = self.progress
+        dev_loss = evaluate_loss(self.averaged, self.dev, self.settings.batch_tokens)
+        progress.epoch += 1
+        if dev_loss < progress.best_loss:
+            progress.best_epoch, progress.best_loss = progress.epoch, dev_loss
+            self.best = {name: parameter.detach().clone() for name, parameter in self.averaged.named_parameters()}
+        result = EpochResult(
+            epoch=progress.epoch,
+            updates=progress.updates,
+            target_tokens=progress.target_tokens,
+            train_loss=progress.loss_sum / progress.loss_tokens,
+            dev_loss=dev_loss,
+            dev_perplexity=math.exp(min(dev_loss, 700.0)),
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+        )
+        self.history.append(result)
+        progress.batch, progress.loss_sum, progress.loss_tokens = 0, 0.0, 0
+        return result
+
+    def checkpoint(self) -> Checkpoint:
+        """The whole state between two updates."""
+        tensors: dict[str, Tensor] = {}
+        for (name, weight), average in zip(self.model.named_parameters(), self.averaged.parameters(), strict=True):
+            tensors[f"weights.{name}"] = weight
+            tensors[f"averaged.{name}"] = average
+            tensors[f"best.{name}"] = self.best[name]
+            for key, value in self.optimizer.state[weight].items():
+                tensors[f"optimizer.{key}.{name}"] = value
+        return Checkpoint(tensors, {"progress": asdict(self.progress), "history": [asdict(row) for row in self.history]})
+
+    @torch.no_grad()
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a state that `checkpoint` gave."""
+        for (name, weight), average in zip(self.model.named_parameters(), self.averaged.parameters(), strict=True):
+            weight.copy_(checkpoint.tensors[f"weights.{name}"])
+            average.copy_(checkpoint.tensors[f"averaged.{name}"])
+            self.best[name] = checkpoint.tensors[f"best.{name}"].to(weight.device)
+            state = {key: checkpoint.tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            if state["step"] is not None:
+                self.optimizer.state[weight] = {key: value.to(weight.device) for key, value in state.items() if value is not None}
+        self.progress = Progress(**checkpoint.progress["progress"])
+        self.history = [EpochResult(**row) for row in checkpoint.progress["history"]]
+
+
+def learning_rate(settings: Train, update: int, done: float) -> float:
+    """The rate of an update (from 0) when the share `done` of the longest training lies behind it."""
+    schedule = settings.schedule
+    warmup = min(1.0, (update + 1) / schedule.warmup_updates) if schedule.warmup_updates else 1.0
+    return settings.learning_rate * warmup * _decay(schedule, update, done)
+
+
+def _decay(schedule: Schedule, update: int, done: float) -> float:
+    final = schedule.final_share
+    if schedule.decay == "linear":
+        return final + (1.0 - final) * (1.0 - done)
+    if schedule.decay == "cosine":
+        return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * done))
+    if schedule.decay == "inverse_sqrt":
+        return math.sqrt(max(schedule.warmup_updates, 1) / max(update + 1, schedule.warmup_updates, 1))
+    return 1.0
+
+
+@torch.no_grad()
+def evaluate_loss(model: Seq2Seq, text: ParallelText, batch_tokens: int) -> float:
+    """Nats per real target token over all of `text`, without dropout and label smoothing."""
+    total, tokens = 0.0, 0
+    for rows in text.plan(4 * batch_tokens, keys=None):
+        loss = model.loss(text.batch(rows).to(model.device), 0.0)
+        total += loss.plain.item()
+        tokens += loss.tokens
+    return total / tokens
+
+
+class Every:
+    """True once in so many seconds; what it is used for must not change a result."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.last = time.monotonic()
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now - self.last < self.seconds:
+            return False
+        self.last = now
+        return True
+
+
+def _some(rows: Tensor) -> str:
+    lines = np.sort(rows.cpu().numpy()) + 1
+    return ", ".join(map(str, lines[:5])) + (f" and {len(lines) - 5} more" if len(lines) > 5 else "")

@@ -1,0 +1,241 @@
+"""The one way in which anything translates: a bundle from disk, text in, text out.
+
+Stages, commands and the served model all call `Translator.load(folder).translate(lines)`.
+"""
+
+import functools
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from nmt.batching import pad
+from nmt.bundle import Bundle, load_bundle
+from nmt.config import Runtime
+from nmt.corpus import normalise_lines
+from nmt.decoding import Decoding
+from nmt.errors import UserError
+from nmt.runtime import resolve
+from nmt.search import Hypotheses, beam_search, greedy_search
+from nmt.subwords import BOS, EOS
+from nmt.translation import Forced, Hypothesis, Translation
+
+LONGEST_SOURCE = 200
+"""Pieces. A longer source is translated sentence by sentence: no training sentence is nearly as long."""
+_SEARCH_CELLS = 2**22
+_FORCED_CELLS = 2**18
+"""Source positions x target positions x hypotheses of a batch: what the memory for attention grows with."""
+_FORCED_WIDTH = 64
+"""Source positions that a sentence counts for at least: its logits over the vocabulary need memory, too."""
+_SENTENCE = re.compile(r".+?(?:[。！？!?]+[”’」』）)\"']*|[.…]+[”’)\"']*(?=\s)|$)", re.DOTALL)
+
+Pieces = list[int]
+Side = Literal["source", "target"]
+
+
+class Translator:
+    """A trained model that reads and writes text."""
+
+    def __init__(self, bundle: Bundle, decoding: Decoding) -> None:
+        self.bundle = bundle
+        self.decoding = decoding
+        self.model = bundle.model.eval()
+
+    @classmethod
+    def load(
+        cls,
+        directory: Path | str,
+        decoding: Decoding | None = None,
+        *,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        threads: int | None = None,
+    ) -> "Translator":
+        """Read the bundle in `directory`; decoding settings not given are those of `Decoding.beside`.
+
+        The arithmetic is float32 on every device. `threads` of None leaves torch's number as it is.
+        """
+        runtime = Runtime(device=device, precision="float32", threads=threads or torch.get_num_threads())
+        folder = Path(directory)
+        return cls(load_bundle(folder, resolve(runtime).device), decoding or Decoding.beside(folder))
+
+    def translate(
+        self,
+        lines: Sequence[str],
+        *,
+        beam_size: int | None = None,
+        n_best: int | None = None,
+        prefixes: Sequence[str] | None = None,
+        whole_lines: bool = False,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[Translation]:
+        """Translate each line: one Translation per line, in order.
+
+        `prefixes` are texts, empty where there is none, that the translations begin with. `progress` is told how many
+        more lines are done. A line without text gives one hypothesis without text or pieces. A line of more than
+        LONGEST_SOURCE pieces is cut at its sentences' ends, and a longer sentence at that length; each part is
+        translated for itself, the prefix leading the first. The line's r-th hypothesis is made of the parts' r-th ones,
+        one after the other, each with its eos, the attention block-diagonal. `whole_lines` translates the longest line
+        as one, too: what long inputs do to a model cannot be seen otherwise.
+        """
+        decoding = self.decoding.changed(beam_size, n_best)
+        if prefixes is not None and len(prefixes) != len(lines):
+            raise UserError(f"{len(prefixes)} prefixes for {len(lines)} lines: each line needs one")
+        starts = self._encode("target", prefixes or [""] * len(lines))
+        texts = self._normalise("source", lines)
+        encoded = self.bundle.source.encode(texts)
+        longest = max(map(len, encoded), default=0) if whole_lines else LONGEST_SOURCE
+        parts = [self._parts(text, ids, longest) for text, ids in zip(texts, encoded, strict=True)]
+        jobs = [
+            _Job(part, prefix=start if i == 0 else [], begins_line=i == 0)
+            for own, start in zip(parts, starts, strict=True)
+            for i, part in enumerate(own)
+        ]
+        if progress:
+            progress(sum(not own for own in parts))
+        found = iter(self._search(jobs, decoding, progress))
+        return [self._translation(own, [next(found) for _ in own], decoding.length_penalty) for own in parts]
+
+    @torch.inference_mode()
+    def score(
+        self, sources: Sequence[str], targets: Sequence[str], *, progress: Callable[[int], object] | None = None
+    ) -> list[Forced]:
+        """How probable each target is as the translation of its source, and what the model looks at while it writes it.
+
+        Nothing is cut and nothing skipped: an empty line is a sentence of its eos alone.
+        """
+        if len(sources) != len(targets):
+            raise UserError(f"{len(sources)} sources and {len(targets)} targets: they must match line by line")
+        read = [[*ids, EOS] for ids in self._encode("source", sources)]
+        written = [[*ids, EOS] for ids in self._encode("target", targets)]
+        shapes = [(len(target), max(len(source), _FORCED_WIDTH)) for source, target in zip(read, written, strict=True)]
+        forced: dict[int, Forced] = {}
+        for batch in _batches(shapes, self.decoding.batch_sentences, _FORCED_CELLS):
+            forced.update(zip(batch, self._force([read[i] for i in batch], [written[i] for i in batch]), strict=True))
+            if progress:
+                progress(len(batch))
+        return [forced[i] for i in range(len(sources))]
+
+    def _normalise(self, side: Side, lines: Sequence[str]) -> list[str]:
+        config = self.bundle.config
+        return normalise_lines(lines, getattr(config.languages, side), getattr(config.unicode, side))
+
+    def _encode(self, side: Side, lines: Sequence[str]) -> list[Pieces]:
+        subwords = self.bundle.source if side == "source" else self.bundle.target
+        return subwords.encode(self._normalise(side, lines))
+
+    def _parts(self, text: str, ids: Pieces, longest: int) -> list[Pieces]:
+        """A normalised line as what is translated at once: nothing, itself, or its sentences."""
+        if len(ids) <= longest:
+            return [ids] if ids else []
+        sentences = self.bundle.source.encode([match.group().strip() for match in _SENTENCE.finditer(text)])
+        return [part[begin : begin + longest] for part in sentences for begin in range(0, len(part), longest)]
+
+    def _search(
+        self, jobs: Sequence["_Job"], decoding: Decoding, progress: Callable[[int], object] | None
+    ) -> list[list[Hypothesis]]:
+        """The hypotheses of each job; batches are of similar lengths, the longest first."""
+        limits = [job.limit(decoding) for job in jobs]
+        shapes = [(len(job.source) + 1, limit) for job, limit in zip(jobs, limits, strict=True)]
+        found: dict[int, list[Hypothesis]] = {}
+        for batch in _batches(shapes, decoding.batch_sentences, _SEARCH_CELLS // decoding.beam_size):
+            own = [jobs[i] for i in batch]
+            found.update(zip(batch, self._search_batch(own, [limits[i] for i in batch], decoding), strict=True))
+            if progress:
+                progress(sum(job.begins_line for job in own))
+        return [found[i] for i in range(len(jobs))]
+
+    def _search_batch(
+        self, jobs: Sequence["_Job"], limits: Sequence[int], decoding: Decoding
+    ) -> list[list[Hypothesis]]:
+        device = self.model.device
+        source_BS, lengths_B = pad([[*job.source, EOS] for job in jobs])
+        prefixes_BP = pad([job.prefix for job in jobs])[0].to(device) if any(job.prefix for job in jobs) else None
+        limits_B = torch.tensor(limits, device=device)
+        search = (
+            greedy_search if decoding.beam_size == 1
+            else functools.partial(beam_search, beam_size=decoding.beam_size, n_best=decoding.n_best)
+        )  # fmt: skip
+        found = search(
+            self.model, source_BS.to(device), lengths_B.to(device),
+            length_penalty=decoding.length_penalty, max_lengths_B=limits_B, prefixes_BP=prefixes_BP,
+        )  # fmt: skip
+        if not found.scores_BN[:, 0].isfinite().all():
+            raise UserError("the model's probabilities are not finite: its training diverged, or its bundle is damaged")
+        return self._read_out(found, lengths_B.tolist())
+
+    def _read_out(self, found: Hypotheses, source_lengths: Sequence[int]) -> list[list[Hypothesis]]:
+        """Tensors of a batch as hypotheses, sentence by sentence."""
+        target = self.bundle.target
+        ids, lengths = found.ids_BNT.tolist(), found.lengths_BN.tolist()
+        scores, log_probabilities = found.scores_BN.tolist(), found.log_probabilities_BN.tolist()
+        attention = None if found.attention_BNTS is None else found.attention_BNTS.cpu().numpy()
+        places = [(b, n) for b, own in enumerate(lengths) for n, length in enumerate(own) if length]
+        texts = target.decode([ids[b][n][: lengths[b][n]] for b, n in places])
+        hypotheses: list[list[Hypothesis]] = [[] for _ in source_lengths]
+        for (b, n), text in zip(places, texts, strict=True):
+            length = lengths[b][n]
+            matrix = None if attention is None else attention[b, n, :length, : source_lengths[b]].copy()
+            pieces = target.pieces(ids[b][n][:length])
+            hypotheses[b].append(Hypothesis(text, pieces, scores[b][n], log_probabilities[b][n], matrix))
+        return hypotheses
+
+    def _translation(self, parts: list[Pieces], found: list[list[Hypothesis]], length_penalty: float) -> Translation:
+        """The translation of a line from those of its parts."""
+        if not parts:
+            return Translation([], [Hypothesis.empty(self.model.has_attention)])
+        source_pieces = [piece for part in parts for piece in self.bundle.source.pieces([*part, EOS])]
+        if len(parts) == 1:
+            return Translation(source_pieces, found[0])
+        language = self.bundle.config.languages.target
+        joined = [Hypothesis.joined(ranked, language, length_penalty) for ranked in zip(*found, strict=False)]
+        return Translation(source_pieces, sorted(joined, key=lambda hypothesis: -hypothesis.score))
+
+    def _force(self, read: list[Pieces], written: list[Pieces]) -> list[Forced]:
+        """Forced decoding of one batch; both sides with their eos."""
+        device = self.model.device
+        source_BS, lengths_B = pad(read)
+        memory = self.model.encode(source_BS.to(device), lengths_B.to(device))
+        outputs_BT = pad(written)[0].to(device)
+        inputs_BT = torch.cat([torch.full_like(outputs_BT[:, :1], BOS), outputs_BT[:, :-1]], dim=1)
+        logits_BTV, weights_BTS = self.model.force(memory, inputs_BT)
+        log_p_BT = logits_BTV.gather(2, outputs_BT[..., None]).squeeze(2) - logits_BTV.logsumexp(dim=2)
+        attention = None if weights_BTS is None else weights_BTS.cpu().numpy()
+        forced = []
+        for b, (source, target, log_p) in enumerate(zip(read, written, log_p_BT.tolist(), strict=True)):
+            tokens = log_p[: len(target)]
+            matrix = None if attention is None else attention[b, : len(target), : len(source)].copy()
+            names = self.bundle.source.pieces(source), self.bundle.target.pieces(target)
+            forced.append(Forced(*names, math.fsum(tokens), tokens, matrix))
+        return forced
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One source to search a translation for."""
+
+    source: Pieces
+    prefix: Pieces
+    begins_line: bool
+
+    def limit(self, decoding: Decoding) -> int:
+        """The most pieces that a translation may have: by the source's length, and room to go on after the prefix."""
+        by_source = int(decoding.max_length_ratio * len(self.source)) + decoding.max_length_extra
+        return max(by_source, len(self.prefix) + decoding.max_length_extra)
+
+
+def _batches(shapes: Sequence[tuple[int, int]], sentences: int, cells: int) -> Iterator[list[int]]:
+    """Places of similar shapes, the largest first: at most so many together, and so many cells when padded, or one."""
+    batch: list[int] = []
+    height = width = 0
+    for i in sorted(range(len(shapes)), key=lambda i: shapes[i], reverse=True):
+        height, width = max(height, shapes[i][0]), max(width, shapes[i][1])
+        if batch and (len(batch) == sentences or (len(batch) + 1) * height * width > cells):
+            yield batch
+            batch, (height, width) = [], shapes[i]
+        batch.append(i)
+    if batch:
+        yield batch

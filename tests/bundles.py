@@ -1,0 +1,41 @@
+"""A bundle on disk, small and untrained, that translates Chinese-looking text into English-looking text."""
+
+from pathlib import Path
+
+import torch
+
+from nmt.bundle import BundleConfig, save_bundle
+from nmt.config import UnicodeForms
+from nmt.files import sha256, write_bytes
+from nmt.subwords import Subwords, train_subwords
+from tests.models import tiny_model
+
+SOURCE = ["我喜欢吃苹果。", "你今天好吗?", "他们在学校学习汉语。", "天气很好,我们去公园吧!", "她有3只猫和2条狗。"] * 20
+TARGET = ["I like eating apples.", "How are you today?", "They study Chinese at school.", "Let us go to the park!"] * 20
+
+
+def write_bundle(folder: Path, attention: str) -> Path:
+    """Save a tiny model with subword models of its own; its weights are large, so that its choices are clear."""
+    sides = {"source": SOURCE, "target": TARGET}
+    for side, lines in sides.items():
+        content = train_subwords(lines, kind="unigram", size=330, character_coverage=1.0)
+        write_bytes(folder.parent / f"{side}.model", content)
+    subword_models = {side: folder.parent / f"{side}.model" for side in sides}
+    sizes = {side: Subwords.load(path).size for side, path in subword_models.items()}
+    model = tiny_model(attention, (sizes["source"], sizes["target"]), seed=4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    config = BundleConfig.model_validate(
+        {
+            "format": 1,
+            "attention": attention,
+            "model": model.settings,
+            "vocabulary": sizes,
+            "languages": {"source": "zh", "target": "en"},
+            "unicode": UnicodeForms(source="NFKC", target="NFC"),
+            "tokenizer_sha256": {side: sha256(path) for side, path in subword_models.items()},
+        }
+    )
+    save_bundle(folder, config, dict(model.named_parameters()), subword_models)
+    return folder

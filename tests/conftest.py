@@ -1,0 +1,79 @@
+"""What the tests share: the skips that CI allows, and a small project on which DVC runs for real."""
+
+import os
+
+import hypothesis
+import pytest
+
+from tests.project import SMALL_PARAMS, Project, copy_sources, toy_pairs, write_local_corpus
+
+ALLOWED_SKIPS = {
+    "needs a CUDA device": "the machines of CI have none",
+}
+"""With CI=true, a test may be skipped for these reasons (word for word) alone; each says why it cannot run there."""
+
+os.environ.update(DVC_NO_ANALYTICS="1", MLFLOW_DISABLE_TELEMETRY="true")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
+
+hypothesis.settings.register_profile("project", deadline=None, derandomize=os.environ.get("CI") == "true")
+hypothesis.settings.load_profile("project")
+
+
+class SkipGuard:
+    """Collects the reasons of skipped tests, and fails a CI run in which one is not on the list."""
+
+    def __init__(self) -> None:
+        self.forbidden: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped:
+            self._note(report.nodeid, report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self._note(report.nodeid, report)
+
+    def _note(self, name: str, report: pytest.TestReport | pytest.CollectReport) -> None:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if reason.removeprefix("Skipped: ") not in ALLOWED_SKIPS:
+            self.forbidden.append(f"{name}: {reason}")
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.forbidden and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for line in self.forbidden:
+            terminalreporter.write_line(f"SKIP NOT ALLOWED IN CI {line}", red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the skips, in CI, from the process that sees all of them."""
+    if os.environ.get("CI") == "true" and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(SkipGuard(), "skip-guard")
+
+
+@pytest.fixture(scope="session")
+def unrun_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project with a small corpus and tiny models, committed, nothing run yet; `copy` it to change it."""
+    project = Project(tmp_path_factory.mktemp("small") / "project")
+    copy_sources(project.folder)
+    write_local_corpus(project.folder, toy_pairs(360))
+    project.set_params(SMALL_PARAMS)
+    project.run("git", "init", "--quiet")
+    for key, value in {"user.name": "Test", "user.email": "test@example.com", "commit.gpgsign": "false"}.items():
+        project.run("git", "config", key, value)
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message", "Start")
+    return project
+
+
+@pytest.fixture(scope="session")
+def small_project(unrun_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project after `dvc repro`, results committed; `copy` it to change it."""
+    project = unrun_project.copy(tmp_path_factory.mktemp("run") / "project")
+    output = project.dvc("repro")
+    (project.folder.parent / "repro.log").write_text(output)
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message", "Results")
+    return project

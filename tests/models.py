@@ -1,0 +1,49 @@
+"""Small models and sentences for the tests of the library."""
+
+import torch
+from torch import Tensor
+
+from nmt.config import Model
+from nmt.model.seq2seq import Seq2Seq
+
+
+def model_settings(
+    cell: str = "gru", encoder_layers: int = 1, decoder_layers: int = 1, bidirectional: bool = True, readout: str = "deep", dropout: float = 0.0
+) -> Model:
+    """A model section in which encoder outputs and decoder states have 8 units, so that every attention fits."""
+    return Model.model_validate(
+        {
+            "cell": cell,
+            "embedding_size": 6,
+            "encoder": {"hidden_size": 4 if bidirectional else 8, "layers": encoder_layers, "bidirectional": bidirectional},
+            "decoder": {"hidden_size": 8, "layers": decoder_layers},
+            "attention_size": 5,
+            "readout": readout,
+            "tie_output": True,
+            "dropout": {"embedding": dropout, "recurrent": dropout, "output": dropout},
+        }
+    )
+
+
+def tiny_model(attention: str, vocabulary: tuple[int, int] = (13, 11), seed: int = 1, **settings: object) -> Seq2Seq:
+    """A randomly initialised model of a few hundred parameters."""
+    model = Seq2Seq(model_settings(**settings), attention, *vocabulary)  # type: ignore[arg-type]
+    model.initialize(seed)
+    return model
+
+
+def with_dropout(model: Seq2Seq, rate: float) -> Seq2Seq:
+    """The same model, whose `masks` drop at this rate everywhere."""
+    rates = dict.fromkeys(("embedding", "recurrent", "output"), rate)
+    model.settings = Model.model_validate({**model.settings.model_dump(), "dropout": rates})
+    return model
+
+
+def random_sentences(model: Seq2Seq, seed: int, side: str, batch: int = 4, longest: int = 6) -> tuple[Tensor, Tensor]:
+    """Padded rows of random pieces, and their lengths; the first is the longest, the second of length 1."""
+    generator = torch.Generator().manual_seed(seed)
+    size = getattr(model, f"{side}_embedding").num_embeddings
+    lengths = torch.randint(1, longest + 1, (batch,), generator=generator)
+    lengths[0], lengths[1] = longest, 1
+    rows = torch.randint(4, size, (batch, longest), generator=generator)
+    return rows.masked_fill(torch.arange(longest) >= lengths[:, None], 0), lengths

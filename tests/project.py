@@ -1,0 +1,158 @@
+"""A small project for the tests: a copy of the repository with a toy corpus, on which git and DVC run for real."""
+
+import dataclasses
+import hashlib
+import itertools
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Project:
+    """A copy of the repository with a corpus and params of its own, under git and DVC."""
+
+    folder: Path
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> str:
+        """Run a command in the project; return all that it printed."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self._environment() | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=400,
+        )
+        if check and done.returncode:
+            pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}", pytrace=False)
+        return done.stdout
+
+    def dvc(self, *arguments: str, **environment: str) -> str:
+        """Run dvc."""
+        return self.run(sys.executable, "-m", "dvc", *arguments, **environment)
+
+    def stages_run(self, output: str) -> set[str]:
+        """The stages that dvc says it ran, not those that it restored or found up to date."""
+        return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")}
+
+    def copy(self, folder: Path) -> "Project":
+        """A copy, cache and history included, that a test may change."""
+        return Project(Path(shutil.copytree(self.folder, folder, symlinks=True)))
+
+    def set_params(self, values: Mapping[str, object]) -> None:
+        """Write dotted keys into params.yaml; comments stay."""
+        edit_yaml(self.folder / "params.yaml", values)
+
+    def _environment(self) -> dict[str, str]:
+        """Ours, with this Python first on PATH, and without settings of the user's own git, DVC and MLflow."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("GIT_", "MLFLOW_TRACKING", "DVC_EXP", "PYTEST_", "NMT_"))
+        }
+        beside = self.folder.parent
+        return kept | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": "",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "DVC_GLOBAL_CONFIG_DIR": str(beside / "dvc-global"),
+            "DVC_SYSTEM_CONFIG_DIR": str(beside / "dvc-system"),
+            "DVC_SITE_CACHE_DIR": str(beside / "dvc-site"),
+        }
+
+
+SMALL_PARAMS: dict[str, object] = {
+    "corpus": {"name": "local", "source": "de", "target": "en"},
+    "runtime": {"device": "cpu", "precision": "float32", "threads": 1},
+    "prepare.test_pairs": 30,
+    "prepare.dev_pairs": 20,
+    "prepare.length_strata": 2,
+    "tokenize.source.size": 310,
+    "tokenize.target.size": 310,
+    "model.embedding_size": 16,
+    "model.encoder.hidden_size": 12,
+    "model.decoder.hidden_size": 24,
+    "model.attention_size": 16,
+    "train.max_epochs": 2,
+    "train.batch_tokens": 300,
+    "train.schedule.warmup_updates": 5,
+    "translate.beam_size": 2,
+    "translate.n_best": 2,
+    "translate.joined": [2],
+    "evaluate.bootstrap_samples": 20,
+    "evaluate.length_bins": 2,
+    "analyze_attention.heatmaps": 1,
+    "compare.bootstrap_samples": 20,
+    "compare.examples": 3,
+}
+
+WORDS = (
+    "ich/I du/you wir/we Anna/Anna Tom/Tom".split(),
+    "sehe/see kaufe/buy suche/seek male/paint".split(),
+    "eins/one zwei/two drei/three vier/four".split(),
+    "rote/red blaue/blue alte/old neue/new kleine/small".split(),
+    "Häuser/houses Bäume/trees Bücher/books Züge/trains".split(),
+)
+
+
+def toy_pairs(count: int, seed: int = 1) -> list[tuple[str, str]]:
+    """Sentences of a toy grammar in two languages, each different on both sides; half of them get a second clause."""
+    generator = random.Random(seed)
+    phrases = list(itertools.product(*WORDS))
+    generator.shuffle(phrases)
+    pairs = []
+    for number in range(count):
+        words = [word.split("/") for word in phrases[number]]
+        if number % 2:
+            words += [["und", "and"], *(word.split("/") for word in generator.choice(phrases)[3:])]
+        pairs.append((" ".join(german for german, _ in words) + ".", " ".join(english for _, english in words) + "."))
+    return pairs
+
+
+def edit_yaml(path: Path, values: Mapping[str, object]) -> None:
+    """Set dotted keys of a YAML file."""
+    yaml = YAML()
+    content: Any = yaml.load(path)
+    for key, value in values.items():
+        section = content
+        *parents, last = key.split(".")
+        for parent in parents:
+            section = section[parent]
+        assert last in section, f"{path.name} has no {key}"
+        section[last] = value
+    yaml.dump(content, path)
+
+
+def write_local_corpus(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    """Put a German-English corpus of one's own at its place, and pin it."""
+    text = "".join(f"{source}\t{target}\n" for source, target in pairs).encode()
+    (folder / "data" / "local.tsv").write_bytes(text)
+    entry = YAML(typ="safe").load(folder / "data" / "corpora.yaml")["local"]
+    entry["languages"] = entry["layout"]["columns"] = ["de", "en"]
+    entry["files"]["local.tsv"]["sha256"] = hashlib.sha256(text).hexdigest()
+    edit_yaml(folder / "data" / "corpora.yaml", {"local": entry})
+
+
+def copy_sources(folder: Path) -> None:
+    """Copy what git tracks, or would, but for results."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    for name in listed.stdout.rstrip("\0").split("\0"):
+        if name != "dvc.lock" and not name.startswith(("reports/", "docs/", "benchmarks/")) and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)

@@ -1,0 +1,226 @@
+"""What the model computes, and what must not change it."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nmt.batching import Batch
+from nmt.errors import UserError
+from nmt.model.attention import AdditiveAttention, GeneralAttention
+from nmt.model.output import smoothed_cross_entropy
+from nmt.model.seq2seq import Seq2Seq
+
+from .models import model_settings, random_sentences, tiny_model, with_dropout
+
+KINDS = ["none", "additive", "dot", "general"]
+
+
+def batch_of(model: Seq2Seq, rows: list[int], extra: int = 0) -> Batch:
+    """Some of four fixed sentence pairs, with `extra` columns of padding."""
+    (source, source_lengths), (target, target_lengths) = (random_sentences(model, seed=seed, side=side) for seed, side in ((1, "source"), (2, "target")))
+    rows_B = torch.tensor(rows)
+    inputs = functional.pad(target, (1, extra), value=0)
+    inputs[:, 0] = 2
+    outputs = functional.pad(target, (0, 1 + extra), value=0)
+    outputs[torch.arange(4), target_lengths] = 3
+    return Batch(
+        rows_B,
+        functional.pad(source, (0, extra))[rows_B],
+        source_lengths[rows_B],
+        inputs[rows_B],
+        outputs[rows_B],
+        int(source_lengths[rows_B].sum()),
+        int(target_lengths[rows_B].sum()) + len(rows),
+    )
+
+
+def textbook_step(model: Seq2Seq, memory_values: Tensor, length: int, state: Tensor, word: int) -> tuple[Tensor, Tensor]:
+    """One GRU step with additive attention for one sentence, equation by equation (Bahdanau et al. 2015, A.1 and A.2.2)."""
+    decoder, attention = model.decoder, model.decoder.attention
+    assert isinstance(attention, AdditiveAttention)
+    energies = []
+    for position in range(length):
+        inner = attention.query.weight @ state + attention.key.weight @ memory_values[position] + attention.key.bias
+        energies.append(attention.weight @ torch.tanh(inner))
+    alpha = torch.exp(torch.stack(energies)) / torch.exp(torch.stack(energies)).sum()
+    context = sum(alpha[position] * memory_values[position] for position in range(length))
+    embedded = model.target_embedding.weight[word]
+    layer = decoder.recurrent[0]
+    entering = torch.cat([embedded, context])
+    size = len(state)
+    weights_in = layer.input_weight[0].split(size)
+    weights_rec = layer.hidden_weight[0].split(size)
+    bias_in, bias_rec = layer.input_bias[0].split(size), layer.hidden_bias[0].split(size)
+    reset = torch.sigmoid(weights_in[0] @ entering + bias_in[0] + weights_rec[0] @ state + bias_rec[0])
+    update = torch.sigmoid(weights_in[1] @ entering + bias_in[1] + weights_rec[1] @ state + bias_rec[1])
+    candidate = torch.tanh(weights_in[2] @ entering + bias_in[2] + reset * (weights_rec[2] @ state + bias_rec[2]))
+    new = (1 - update) * candidate + update * state
+    readout = torch.tanh(decoder.readout.weight @ torch.cat([new, context, embedded]) + decoder.readout.bias)
+    return model.target_embedding.weight @ readout + model.output.bias, new
+
+
+def test_the_whole_model_is_the_textbook_equations() -> None:
+    """Logits and gradients of a teacher-forced sentence equal the equations written out, in float64."""
+    model = tiny_model("additive").double()
+    source, lengths = random_sentences(model, seed=1, side="source", batch=2)
+    memory = model.encode(source, lengths)
+    words = [2, 5, 7, 6]
+    actual, _ = model.force(memory, torch.tensor([words, words]))
+    for row in range(2):
+        state, expected = memory.start.tensors[0][0, row], []
+        for word in words:
+            logits, state = textbook_step(model, memory.values_BSC[row], int(lengths[row]), state, word)
+            expected.append(logits)
+        torch.testing.assert_close(actual[row], torch.stack(expected))
+        probe = torch.randn(4, 11, dtype=torch.float64)
+        parameters = [parameter for name, parameter in model.named_parameters() if name.startswith("decoder")]
+        one = torch.autograd.grad((torch.stack(expected) * probe).sum(), parameters, retain_graph=True)
+        other = torch.autograd.grad((actual[row] * probe).sum(), parameters, retain_graph=True)
+        for left, right in zip(one, other, strict=True):
+            torch.testing.assert_close(left, right)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_encoder_equals_torch_on_packed_sentences(cell: str, bidirectional: bool) -> None:
+    """Outputs and summary equal torch's own layers over packed sequences: both directions end at real tokens."""
+    model = tiny_model("additive", cell=cell, bidirectional=bidirectional)
+    layer = model.encoder.layers[0]
+    kind = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell]
+    reference = kind(6, layer.hidden_weight.shape[-1], bidirectional=bidirectional)
+    with torch.no_grad():
+        for d, suffix in enumerate(["l0", "l0_reverse"][: model.encoder.directions]):
+            for ours, theirs in (("input_weight", "weight_ih"), ("input_bias", "bias_ih"), ("hidden_weight", "weight_hh"), ("hidden_bias", "bias_hh")):
+                getattr(reference, f"{theirs}_{suffix}").copy_(getattr(layer, ours)[d])
+        source, lengths = random_sentences(model, seed=1, side="source")
+        embedded = model.source_embedding(source.t())
+        packed = torch.nn.utils.rnn.pack_padded_sequence(embedded, lengths, enforce_sorted=False)
+        outputs, final = reference(packed)
+        expected, _ = torch.nn.utils.rnn.pad_packed_sequence(outputs)
+        final = final[0] if cell == "lstm" else final
+        actual, summary = model.encoder(embedded, lengths, [None], None, torch.float32)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(summary, torch.cat(list(final), dim=-1))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("encoder_layers", "decoder_layers"), [(1, 1), (2, 2)])
+def test_neither_padding_nor_company_changes_a_loss(kind: str, encoder_layers: int, decoder_layers: int, dropout: float) -> None:
+    """A sentence has the same loss alone, padded, and anywhere in a batch; with dropout too, since masks follow the sentence."""
+    model = with_dropout(tiny_model(kind, encoder_layers=encoder_layers, decoder_layers=decoder_layers), dropout)
+
+    def total(*batches: Batch) -> Tensor:
+        return sum((model.loss(b, 0.1, model.masks(b.rows, 1, 2)).smoothed for b in batches), torch.zeros(()))
+
+    expected = total(batch_of(model, [0, 1, 2, 3]))
+    torch.testing.assert_close(total(batch_of(model, [3, 1, 0, 2], extra=5)), expected)
+    torch.testing.assert_close(total(*(batch_of(model, [row]) for row in range(4))), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_attention_rows_sum_to_one_and_are_zero_on_padding(kind: str) -> None:
+    """Weights are a distribution over real source words."""
+    model = tiny_model(kind)
+    source, lengths = random_sentences(model, seed=1, side="source")
+    inputs, _ = random_sentences(model, seed=2, side="target")
+    _, weights = model.force(model.encode(source, lengths), inputs)
+    assert weights is not None
+    torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]))
+    padding = (torch.arange(source.shape[1]) >= lengths[:, None])[:, None].expand_as(weights)
+    assert padding.any()
+    assert (weights[padding] == 0).all()
+    assert (weights[~padding] > 0).all()
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_step_by_step_equals_forced(kind: str, cell: str) -> None:
+    """Feeding the reference word by word gives the teacher-forced logits and weights."""
+    model = tiny_model(kind, cell=cell, decoder_layers=2)
+    source, lengths = random_sentences(model, seed=1, side="source")
+    inputs, _ = random_sentences(model, seed=2, side="target")
+    memory = model.encode(source, lengths)
+    expected, expected_weights = model.force(memory, inputs)
+    state = model.start(memory)
+    for t in range(inputs.shape[1]):
+        logits, state, weights = model.step(memory, state, inputs[:, t])
+        torch.testing.assert_close(logits, expected[:, t])
+        assert (weights is None) == (kind == "none")
+        if weights is not None and expected_weights is not None:
+            torch.testing.assert_close(weights, expected_weights[:, t])
+
+
+def test_select_moves_whole_sentences() -> None:
+    """Selecting rows of memory and state selects the predictions."""
+    model = tiny_model("additive")
+    memory = model.encode(*random_sentences(model, seed=1, side="source"))
+    index = torch.tensor([2, 0, 2])
+    previous = torch.tensor([4, 5, 6, 7])
+    logits, state, _ = model.step(memory, model.start(memory), previous)
+    chosen, chosen_state, _ = model.step(memory.select(index), model.start(memory).select(index), previous[index])
+    torch.testing.assert_close(chosen, logits[index])
+    torch.testing.assert_close(chosen_state.tensors[0], state.select(index).tensors[0])
+
+
+def test_plain_sees_the_source_through_the_summary_only() -> None:
+    """Without attention the decoder's memory has one position, the bridge's state, and no weights."""
+    model = tiny_model("none")
+    memory = model.encode(*random_sentences(model, seed=1, side="source"))
+    assert memory.values_BSC.shape == (4, 1, 8)
+    torch.testing.assert_close(memory.values_BSC[:, 0], memory.start.tensors[0][-1])
+    assert model.step(memory, model.start(memory), torch.full((4,), 2))[2] is None
+
+
+@pytest.mark.parametrize("chunk", [3, 2048])
+def test_smoothed_cross_entropy_equals_torch(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss and gradients equal torch's, whatever the chunk; scaled gradients are scaled."""
+    monkeypatch.setattr("nmt.model.output.CHUNK", chunk)
+    torch.manual_seed(1)
+    readout, weight, bias = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(7, 4), (9, 4), (9,)])
+    targets = torch.randint(0, 9, (7,))
+    expected = functional.cross_entropy(readout @ weight.t() + bias, targets, label_smoothing=0.1, reduction="sum")
+    smoothed, plain = smoothed_cross_entropy(readout, weight, bias, targets, 0.1, torch.float64)
+    torch.testing.assert_close(smoothed, expected)
+    torch.testing.assert_close(plain, functional.cross_entropy(readout @ weight.t() + bias, targets, reduction="sum").detach())
+    for one, other in zip(
+        torch.autograd.grad(expected / 3, [readout, weight, bias]), torch.autograd.grad(smoothed / 3, [readout, weight, bias]), strict=True
+    ):
+        torch.testing.assert_close(other, one)
+
+
+def test_variants_start_alike() -> None:
+    """Parameters of the same name and shape have the same first values in both variants; another seed gives others."""
+    plain, attention, other = tiny_model("none"), tiny_model("additive"), tiny_model("none", seed=2)
+    shared = dict(attention.named_parameters())
+    compared = [name for name, parameter in plain.named_parameters() if name in shared and shared[name].shape == parameter.shape]
+    assert {"source_embedding.weight", "encoder.layers.0.hidden_weight", "bridge.weight", "decoder.layers.0.input_weight"} <= set(compared)
+    for name in compared:
+        torch.testing.assert_close(dict(plain.named_parameters())[name], shared[name])
+    assert not torch.equal(plain.bridge.weight, other.bridge.weight)
+
+
+def test_dot_needs_equal_sizes() -> None:
+    """A decoder that cannot be compared with the encoder is refused with the way out."""
+    settings = model_settings().model_copy(update={"decoder": model_settings().decoder.model_copy(update={"hidden_size": 6})})
+    with pytest.raises(UserError, match="set model.decoder.hidden_size"):
+        Seq2Seq(settings, "dot", 13, 11)
+
+
+def test_dot_products_are_scaled() -> None:
+    """General attention divides by the square root of the size, so weights do not harden with width."""
+    attention = GeneralAttention(16, 4)
+    assert attention.scale.item() == pytest.approx(1 / math.sqrt(16))
+
+
+def test_operations_are_counted_by_formula() -> None:
+    """Six per weight and token, for sizes small enough to count by hand."""
+    model = tiny_model("additive")
+    sizes = model.parameters_by_part()
+    keys = 8 * 5 + 5
+    expected = 6 * (10 * (sizes["encoder"] + keys) + 20 * (sizes["decoder"] + 5 + 8 * 5 + 11 * 6) + 30 * (5 + 8))
+    assert model.training_flops(10, 20, 30) == expected
+    assert sum(sizes.values()) == sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,104 @@
+"""The fused recurrences against the step-by-step reference: same numbers, same gradients."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from nmt.model.decoder import DecoderMasks
+from nmt.model.recurrence import run_sequence
+from nmt.model.seq2seq import Seq2Seq
+
+from .models import random_sentences, tiny_model, with_dropout
+
+
+def gradients(model: Seq2Seq, results: tuple[Tensor, ...], leaves: list[Tensor]) -> list[Tensor | None]:
+    """The gradients of a fixed random projection of `results` for every parameter and every leaf."""
+    generator = torch.Generator().manual_seed(5)
+    total = sum((result * torch.randn(result.shape, generator=generator, dtype=result.dtype)).sum() for result in results)
+    wanted = [*model.parameters(), *leaves]
+    return list(torch.autograd.grad(total, wanted, allow_unused=True))
+
+
+def decoded(model: Seq2Seq, by_steps: bool, dropout: bool) -> tuple[tuple[Tensor, ...], list[Tensor | None]]:
+    """Decoder outputs and gradients, fused or step by step."""
+    source, lengths = random_sentences(model, seed=1, side="source")
+    inputs, _ = random_sentences(model, seed=2, side="target")
+    masks = model.masks(torch.arange(len(source)), seed=3, update=4) if dropout else None
+    memory = model.encode(source, lengths, masks)
+    embedded = model.target_embedding(inputs.t())
+    decoder_masks = masks.decoder if masks else DecoderMasks([None] * len(model.decoder.layers), None)
+    decode: Callable = model.decoder._decode_by_steps if by_steps else model.decoder.decode
+    hidden, contexts, weights = decode(memory, embedded, decoder_masks, torch.float64)
+    seen = (hidden, contexts) if weights is None else (hidden, contexts, weights)
+    return seen, gradients(model, (hidden, contexts), [])
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize(("attention", "layers"), [("none", 1), ("none", 2), ("additive", 1), ("dot", 1), ("general", 1), ("general", 2)])
+def test_whole_sequence_decoder_equals_the_step_by_step_one(attention: str, layers: int, cell: str, dropout: bool) -> None:
+    """Outputs and the gradient of every parameter agree, whatever the cell, attention, depth and dropout."""
+    model = with_dropout(tiny_model(attention, cell=cell, decoder_layers=layers), 0.3).double()
+    expected, expected_gradients = decoded(model, by_steps=True, dropout=dropout)
+    actual, actual_gradients = decoded(model, by_steps=False, dropout=dropout)
+    for one, other in zip(expected, actual, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-10)
+    for (name, _), one, other in zip(model.named_parameters(), expected_gradients, actual_gradients, strict=True):
+        assert (one is None) == (other is None), name
+        if one is not None:
+            torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_sequence_equals_torch(cell: str) -> None:
+    """One direction without dropout is torch.nn.GRU and torch.nn.LSTM, in outputs and in gradients."""
+    torch.manual_seed(1)
+    kind = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell]
+    reference = kind(5, 7).double()
+    inputs = torch.randn(6, 3, 5, dtype=torch.float64, requires_grad=True)
+    start = tuple(torch.randn(1, 3, 7, dtype=torch.float64) for _ in range(2 if cell == "lstm" else 1))
+    expected, _ = reference(inputs, start if cell == "lstm" else start[0])
+    weights = [reference.weight_ih_l0, reference.bias_ih_l0, reference.weight_hh_l0, reference.bias_hh_l0]
+    projected = (inputs @ weights[0].t() + weights[1])[:, None]
+    actual, _ = run_sequence(cell, projected, start, weights[2][None], weights[3][None], None, torch.float64)
+    torch.testing.assert_close(actual[:, 0], expected)
+    probe = torch.randn_like(expected)
+    for one, other in zip(
+        torch.autograd.grad((expected * probe).sum(), [inputs, *weights]),
+        torch.autograd.grad((actual[:, 0] * probe).sum(), [inputs, *weights]),
+        strict=True,
+    ):
+        torch.testing.assert_close(other, one)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_sequence_gradients_are_the_numeric_ones(cell: str) -> None:
+    """gradcheck in float64, two directions, dropout mask and first state included."""
+    torch.manual_seed(2)
+    gates, states = {"gru": (3, 1), "lstm": (4, 2)}[cell]
+    size = 3
+    free = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(4, 2, 2, gates * size), (2, gates * size, size), (2, gates * size)]]
+    start = [torch.randn(2, 2, size, dtype=torch.float64, requires_grad=True) for _ in range(states)]
+    mask = torch.tensor([[[2.0, 0.0, 2.0]]], dtype=torch.float64).expand(2, 2, 3)
+
+    def run(inputs: Tensor, weight: Tensor, bias: Tensor, *first: Tensor) -> tuple[Tensor, ...]:
+        hidden, memory = run_sequence(cell, inputs, first, weight, bias, mask, torch.float64)
+        return (hidden,) if memory is None else (hidden, memory)
+
+    assert torch.autograd.gradcheck(run, (*free, *start))
+
+
+def test_bfloat16_products_stay_close() -> None:
+    """bfloat16 operands change the loss by less than their 8 bits of precision could explain."""
+    model = tiny_model("additive")
+    source, lengths = random_sentences(model, seed=1, side="source")
+    inputs, _ = random_sentences(model, seed=2, side="target")
+    with torch.no_grad():
+        exact, _ = model.force(model.encode(source, lengths), inputs)
+        model.product_dtype = torch.bfloat16
+        rounded, _ = model.force(model.encode(source, lengths), inputs)
+    assert rounded.dtype is torch.float32
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.03)

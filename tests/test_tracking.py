@@ -1,0 +1,493 @@
+"""Files become runs: each once, whole, under the right id, and never at the cost of a stage."""
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from nmt import files, identity, paths, tracking
+from nmt.config import load_params
+from nmt.tracking import place, values
+from nmt.tracking.model import REQUIREMENTS, alias
+from nmt.tracking.publish import Published
+from nmt.tracking.store import Store, open_store
+from tests.synthetic_results import (
+    EPOCHS,
+    ROOT,
+    artifacts,
+    counts,
+    git,
+    make_attention,
+    make_comparison,
+    make_project,
+    make_result,
+    make_scores,
+    make_training,
+    result_id,
+    set_param,
+)
+
+MODEL_PARTS = ("provenance", "dataset", "training", "scores", "attention", "model")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A synthetic project as the current folder, with a store of its own."""
+    for name in ("MLFLOW_TRACKING_URI", "NMT_TRACKING", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+        monkeypatch.delenv(name, raising=False)
+    make_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _store() -> Store:
+    with place.lock():
+        return open_store("nmt")
+
+
+def _run(variant: str, seed: int = 1) -> Run:
+    run = _store().find(result_id(variant, seed))
+    assert run is not None
+    return run
+
+
+def _publish(*models: tuple[str, int]) -> list[Published]:
+    return list(tracking.publish_all(models or [("plain", 1)]))
+
+
+def _history(run: Run, name: str) -> list[tuple[int, float]]:
+    history = _store().client.get_metric_history(run.info.run_id, name)
+    return sorted((point.step, point.value) for point in history)
+
+
+def _spawn(code: str, **environment: str) -> "subprocess.Popen[str]":
+    """Another process on our code, in the current folder."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_result_is_published_whole_and_once(project: Path) -> None:
+    """A run holds everything of a finished result; a second call changes nothing in the store, down to each point."""
+    make_result("plain")
+    make_comparison()
+    first = _publish()
+    assert [published.added for published in first] == [MODEL_PARTS, ("comparison",)]
+    client = _store().client
+    before = counts(client, "nmt")
+
+    second = _publish()
+
+    assert [str(published).partition(": ")[2] for published in second] == ["nothing to add"] * 2
+    assert counts(client, "nmt") == before
+    run = _run("plain")
+    assert (run.info.run_name, run.info.status) == (f"plain-{result_id('plain')[:8]}", "FINISHED")
+    tags = {"variant": "plain", "seed": "1", "kind": "model", "scores/bleu.signature": "nrefs:var|case:mixed"}
+    tags |= {"training_id": identity.training_id("plain", 1), "training/device": "cpu"}
+    assert tags.items() <= run.data.tags.items()
+    params = {"train.learning_rate": "0.002", "translate.joined": "[2, 3, 4]", "variant": "plain", "attention": "none"}
+    assert params.items() <= run.data.params.items()
+    numbers = {"scores/bleu.score": 20.0, "training/parameters_by_part.encoder": 10000, "attention/entropy.mean": 1.5}
+    assert numbers.items() <= run.data.metrics.items()
+    assert _history(run, "curve/dev_loss") == [(100 * epoch, 5.5 - epoch) for epoch in range(1, EPOCHS + 1)]
+    assert _history(run, "scores/joined.bleu") == [(1, 19.0), (2, 18.0), (3, 17.0), (4, 16.0)]
+    assert _history(run, "scores/by_length.bleu") == [(1, 19.9), (11, 18.9), (21, 17.9)]
+    assert artifacts(client, run.info.run_id) == [
+        "attention/figures/sentence-1.png",
+        "attention/summary.json",
+        "params.yaml",
+        "scores/1.json",
+        "training/history.csv",
+        "training/summary.json",
+    ]
+
+
+def test_a_model_is_a_version_of_its_direction(project: Path) -> None:
+    """Versions carry variant, seed and id; the alias goes to the newest of its variant; there is no pickle."""
+    make_result("plain")
+    make_result("attention")
+    _publish(("plain", 1), ("attention", 1))
+    set_param("beam_size: 5", "beam_size: 6")
+    make_scores("plain")
+    _publish()
+    client = _store().client
+    versions = {int(version.version): version for version in client.search_model_versions("name = 'nmt-zh-en'")}
+    assert [versions[n].tags["variant"] for n in sorted(versions)] == ["plain", "attention", "plain"]
+    assert versions[3].tags == {"variant": "plain", "seed": "1", "result_id": result_id("plain")}
+    assert "# plain-" in versions[3].description and "| BLEU | 20.00 |" in versions[3].description
+    assert client.get_model_version_by_alias("nmt-zh-en", "plain").version == versions[3].version
+    assert client.get_model_version_by_alias("nmt-zh-en", "attention").version == versions[2].version
+    bundle = tracking.download_bundle("models:/nmt-zh-en@plain")
+    assert files.read_json(bundle / "decoding.json")["beam_size"] == 6
+    assert files.read_text(bundle / "model.safetensors") == "plain 1 model.safetensors"
+    names = {path.name for path in bundle.parents[1].rglob("*")}
+    assert "translator.py" in names and "model_card.md" in names and "__pycache__" not in names
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
+
+
+def test_a_run_grows_stage_by_stage(project: Path) -> None:
+    """After `train` a run with curves, still running; after `evaluate` finished and registered; then the attention."""
+    make_training("plain")
+    tracking.publish_model("plain", 1)
+    run = _run("plain")
+    assert run.info.status == "RUNNING"
+    assert run.data.metrics["training/dev_loss"] == 2.5
+    assert not _store().client.search_model_versions()
+    make_scores("plain")
+    tracking.publish_model("plain", 1)
+    assert _run("plain").info.run_id == run.info.run_id
+    assert _run("plain").info.status == "FINISHED"
+    assert len(_store().client.search_model_versions()) == 1
+    make_attention("plain")
+    tracking.publish_model("plain", 1)
+    assert _run("plain").data.metrics["attention/entropy.mean"] == 1.5
+
+
+def test_another_results_files_are_left_out(project: Path) -> None:
+    """Scores, statistics and trainings of other parameters or code, still on disk, get into no run."""
+    make_result("plain")
+    make_training("attention")
+    set_param("beam_size: 5", "beam_size: 6")
+    assert _publish()[0].added == ("provenance", "dataset", "training", "attention")
+    files.write_text(paths.translations("plain", 1) / "hypotheses.jsonl", "other\n")
+    set_param("beam_size: 6", "beam_size: 7")
+    assert _publish()[0].added == ("provenance", "dataset", "training")
+    files.write_text(Path("src/nmt/training.py"), "# changed\n")
+    published = _publish(("plain", 1), ("plain", 2))
+    assert "belongs to other parameters" in str(published[0])
+    assert str(published[1]) == "plain 2: not trained yet; `dvc repro` does it"
+    assert len(counts(_store().client, "nmt")["runs"]) == 2
+
+
+def test_other_bytes_under_a_finished_id_log_nothing(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The run stays as it was, and one line says what differs and what to do."""
+    make_result("plain")
+    tracking.publish_model("plain", 1)
+    before = counts(_store().client, "nmt")
+    make_training("plain", salt="!")
+    make_scores("plain", bleu=25.0)
+    make_attention("plain")
+    tracking.publish_model("plain", 1)
+    assert counts(_store().client, "nmt") == before
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "other bytes" in warning and "scores, attention, model" in warning and "delete that run" in warning
+
+
+def test_an_interrupted_call_is_made_good(project: Path) -> None:
+    """Content that was logged before the tag that remembers it is not doubled."""
+    make_result("plain")
+    _publish()
+    client, run = _store().client, _run("plain")
+    before = counts(client, "nmt")
+    for part in ("training", "scores", "model"):
+        client.delete_tag(run.info.run_id, f"logged.{part}")
+    assert _publish()[0].added == ("training", "scores", "model")
+    assert counts(client, "nmt") == before
+
+
+def test_four_processes_share_a_fresh_store(project: Path) -> None:
+    """Started together where no store is, they make one run per result, one version each, and no error."""
+    make_result("plain")
+    make_result("attention")
+    code = "import sys; from nmt import tracking; [tracking.publish_model(v, 1) for v in sys.argv[1:]]"
+    processes = [_spawn(f"import sys; sys.argv = ['', {order}]; {code}") for order in ("'plain', 'attention'",) * 4]
+    assert [process.communicate(timeout=300)[0] for process in processes] == [""] * 4
+    state = counts(_store().client, "nmt")
+    assert len(state["runs"]) == state["versions"] == 2
+    for run in state["runs"].values():
+        assert len(set(run["points"])) == len(run["points"])
+        assert run["status"] == "FINISHED"
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_the_corpus_is_a_dataset(project: Path, locked: bool) -> None:
+    """Its digest is DVC's md5 where dvc.lock has one, else a hash of the prepared files."""
+    make_training("plain")
+    md5 = "0123456789abcdef0123456789abcdef.dir"
+    if locked:
+        text = f"stages:\n  prepare:\n    outs:\n    - path: data/prepared\n      md5: {md5}\n"
+        files.write_text(paths.LOCK, text)
+    _publish()
+    (dataset,) = _run("plain").inputs.dataset_inputs
+    assert dataset.dataset.name == "tatoeba-zh-en-zh-en"
+    assert dataset.dataset.digest == (md5 if locked else identity.content_hash(paths.PREPARED)[:36])
+
+
+def test_a_run_tells_the_commit_and_local_changes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit, whether inputs were changed, the changes as a patch, DVC's experiment; results are no change."""
+    files.write_text(Path(".gitignore"), "/.nmt/\n/mlflow.db\n/mlartifacts/\n/models/\n")
+    git("init", "--quiet")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "Start")
+    make_training("plain")
+    monkeypatch.setenv("DVC_EXP_NAME", "brave-owl")
+    _publish()
+    clean = _run("plain")
+    commit = git("rev-parse", "HEAD")
+    assert {"git.commit": commit, "git.dirty": "false", "DVC_EXP_NAME": "brave-owl"}.items() <= clean.data.tags.items()
+    set_param("max_epochs: 12", "max_epochs: 3")
+    make_training("plain")
+    _publish()
+    dirty = _run("plain")
+    assert dirty.data.tags["git.dirty"] == "true"
+    where = _store().client.download_artifacts(dirty.info.run_id, "changes.patch")
+    assert "+  max_epochs: 3" in Path(where).read_text()
+    assert "changes.patch" not in artifacts(_store().client, clean.info.run_id)
+    git("stash", "--quiet")
+    git("apply", where)
+    assert load_params().train.max_epochs == 3
+
+
+def test_outside_git_the_commit_is_absent(project: Path) -> None:
+    """Nothing is invented."""
+    make_training("plain")
+    _publish()
+    assert not [tag for tag in _run("plain").data.tags if "git" in tag]
+
+
+def test_comparisons_are_runs_of_their_own(project: Path) -> None:
+    """Each state of the report is one run with its files, however often it is published."""
+    for text in ("# One\n", "# Two\n", "# Two\n"):
+        make_comparison(text)
+        tracking.publish_comparison()
+    state = counts(_store().client, "nmt")["runs"]
+    assert len(state) == 2
+    for run in state.values():
+        assert run["artifacts"] == ["comparison/comparison.md", "comparison/curves.png"]
+        assert (run["status"], run["tags"]["kind"]) == ("FINISHED", "comparison")
+
+
+def _train_live(updates: range, seconds: float = 2.5) -> None:
+    """What a training sends: every tenth update, and the dev loss at the end of each epoch."""
+    with tracking.live_curves("plain", 1) as curves:
+        for step in updates:
+            curves.log(step, {"train_loss": 1.0 / step, "live/tokens_per_second": 1000.0})
+            if step % 100 == 0:
+                curves.log(step, {"dev_loss": 5.5 - step // 100})
+        time.sleep(seconds)
+
+
+def test_live_curves_arrive_and_are_not_doubled(project: Path) -> None:
+    """Live, resumed from an earlier update, then published: each step of each curve stands in the run once."""
+    _store()
+    _train_live(range(10, 210, 10))
+    _train_live(range(150, 260, 10))
+    run = _run("plain")
+    assert [step for step, _ in _history(run, "live/train_loss")] == list(range(10, 260, 10))
+    assert _history(run, "curve/dev_loss") == [(100, 4.5), (200, 3.5)]
+    assert run.data.metrics["live/tokens_per_second"] == 1000.0
+    make_training("plain")
+    tracking.publish_model("plain", 1)
+    assert _history(run, "curve/dev_loss") == [(100, 4.5), (200, 3.5), (300, 2.5)]
+
+
+def test_repeating_a_finished_training_sends_nothing(project: Path) -> None:
+    """`dvc repro --force` of a finished result leaves its run alone."""
+    make_result("plain")
+    _publish()
+    before = counts(_store().client, "nmt")
+    _train_live(range(10, 40, 10), seconds=0)
+    assert counts(_store().client, "nmt") == before
+
+
+@contextlib.contextmanager
+def _silent_server(health: bool) -> Iterator[str]:
+    """A server that takes requests and never answers, or answers nothing but /health."""
+    release = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not (health and self.path == "/health"):
+                release.wait()
+                return
+            self.send_response(200)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    release.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("health", [False, True])
+def test_a_hanging_server_stops_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, health: bool
+) -> None:
+    """Logging stays instant, the end waits five seconds at most, and a later call makes it good elsewhere."""
+    with _silent_server(health) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+        slowest = 0.0
+        with tracking.live_curves("plain", 1) as curves:
+            for step in range(1, 2001):
+                start = time.perf_counter()
+                curves.log(step, {"train_loss": 1.0})
+                slowest = max(slowest, time.perf_counter() - start)
+            end = time.monotonic()
+        assert time.monotonic() - end < 6.5
+        assert slowest < 0.5
+        assert len(_warnings(caplog)) == 1
+        make_result("plain")
+        if not health:
+            start = time.monotonic()
+            tracking.publish_model("plain", 1)
+            assert time.monotonic() - start < 4.0
+            assert f"no answer from {uri}" in _warnings(caplog)[1]
+    for thread in threading.enumerate():
+        if thread.name == "live-curves":
+            thread.join(15)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert _publish()[0].added == MODEL_PARTS
+
+
+def test_a_dead_server_is_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody listens: both the live curves and the stage's end say so and go on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    make_training("plain")
+    start = time.monotonic()
+    _train_live(range(10, 30, 10), seconds=0)
+    tracking.publish_model("plain", 1)
+    tracking.publish_comparison()
+    assert time.monotonic() - start < 5.0
+    assert [f"no answer from {uri}" in warning for warning in _warnings(caplog)] == [True, True]
+    assert all("`nmt publish`" in warning for warning in _warnings(caplog))
+
+
+def test_a_failing_store_fails_no_stage(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database that is none is one warning."""
+    make_training("plain")
+    files.write_text(Path("broken.db"), "no database\n" * 100)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path('broken.db').absolute()}")
+    tracking.publish_model("plain", 1)
+    (warning,) = _warnings(caplog)
+    assert "\n" not in warning and warning.endswith("`nmt publish` makes it good")
+
+
+SILENT = """
+import logging, sys
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+{before}
+from nmt import tracking
+with tracking.live_curves("plain", 1) as curves:
+    curves.log(1, {{"train_loss": 1.0}})
+tracking.publish_model("plain", 1)
+tracking.publish_comparison()
+assert not {{"mlflow", "torch"}} & {{name for name, module in sys.modules.items() if module}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "switch", "line"),
+    [
+        ("", "off", "tracking: switched off by NMT_TRACKING"),
+        ("sys.modules['mlflow'] = None", "", "tracking: mlflow is not installed"),
+    ],
+)
+def test_without_tracking_nothing_happens(project: Path, before: str, switch: str, line: str) -> None:
+    """Switched off, or without mlflow: a line per call, no import, no file."""
+    make_result("plain")
+    output, _ = _spawn(SILENT.format(before=before), NMT_TRACKING=switch).communicate(timeout=60)
+    assert output.splitlines() == [line] * 3
+    assert not Path("mlflow.db").exists()
+
+
+def test_runs_land_in_the_workspace(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC_ROOT, or the place of DVC's experiment copies, leads to the workspace; an explicit address wins."""
+    assert place.tracking_uri() == f"sqlite:///{project}/mlflow.db"
+    copy = project / ".dvc" / "tmp" / "exps" / "standalone" / "tmp1" / "below"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    assert place.workspace() == project
+    monkeypatch.setenv("DVC_ROOT", "/elsewhere")
+    assert place.tracking_uri() == "sqlite:////elsewhere/mlflow.db"
+    assert place.artifact_root(place.tracking_uri()) == "file:///elsewhere/mlartifacts"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://example.org:5000")
+    assert place.tracking_uri() == "http://example.org:5000"
+    assert place.artifact_root(place.tracking_uri()) is None
+
+
+def test_a_path_with_a_space_is_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Database and artifacts lie in the project, whatever it is called."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = tmp_path / "a b#c%20d"
+    make_project(folder)
+    monkeypatch.chdir(folder)
+    make_result("plain")
+    _publish()
+    assert Path("mlflow.db").exists()
+    assert (tracking.download_bundle("models:/nmt-zh-en@plain") / "config.json").exists()
+    assert Path("mlartifacts").is_dir() and not Path("mlruns").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_numbers_become_points() -> None:
+    """Dotted names, curves out of lists, and nothing that is no finite number."""
+    content = {
+        "bleu": {"score": 20.5, "signature": "v:2"},
+        "aer": None,
+        "shared": True,
+        "loss": float("nan"),
+        "joined": [{"joined": 1, "bleu": 20.0, "chrf": {"low": 3}}, {"joined": 4, "bleu": 10.0}],
+        "bins": [{"low": 0.5, "bleu": 1}, {"low": 1.5, "bleu": 2}],
+        "plain list": [7, 8],
+        "odd: name%": 1,
+    }
+    assert list(values.points(content, "g")) == [
+        ("g/bleu.score", 0, 20.5),
+        ("g/joined.bleu", 1, 20.0),
+        ("g/joined.chrf.low", 1, 3.0),
+        ("g/joined.bleu", 4, 10.0),
+        ("g/bins.low", 0, 0.5),
+        ("g/bins.bleu", 0, 1.0),
+        ("g/bins.low", 1, 1.5),
+        ("g/bins.bleu", 1, 2.0),
+        ("g/plain list", 0, 7.0),
+        ("g/plain list", 1, 8.0),
+        ("g/odd_ name_", 0, 1.0),
+    ]
+    assert values.texts(content, "g") == {"g/bleu.signature": "v:2"}
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"), [("plain", "plain"), ("v2", "variant-v2"), ("Latest", "variant-Latest")]
+)
+def test_aliases_avoid_what_mlflow_keeps_for_itself(variant: str, expected: str) -> None:
+    """`v2` and `latest` mean something else in the registry."""
+    assert alias(variant) == expected

@@ -1,0 +1,95 @@
+"""The stage `translate`: what it writes, and that it writes the same twice."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nmt import paths, tracking
+from nmt.errors import UserError
+from nmt.files import read_json_lines, read_lines, read_matrices, write_json_lines, write_lines
+from nmt.stages.translate import consecutive_groups, main
+from tests.bundles import SOURCE, TARGET, write_bundle
+
+ROOT = Path(__file__).parent.parent
+PAIRS = 7
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a small test set, an untrained model per variant, and no tracking."""
+    monkeypatch.chdir(tmp_path)
+    published: list[tuple[str, int]] = []
+    monkeypatch.setattr(tracking, "publish_model", lambda *model: published.append(model))
+    params = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("beam_size: 5", "beam_size: 3")
+    (tmp_path / "params.yaml").write_text(params.replace("n_best: 5", "n_best: 2"), encoding="utf-8")
+    sources, targets = (SOURCE * 2)[:PAIRS], (TARGET * 2)[:PAIRS]
+    write_lines(paths.prepared_text("test", "source"), sources)
+    write_lines(paths.prepared_text("test", "target"), targets)
+    records = [
+        {"source": source, "references": [f"raw {target}", "other"]}
+        for source, target in zip(sources, targets, strict=True)
+    ]
+    write_json_lines(paths.prepared_records("test"), records)
+    write_bundle(paths.bundle("attention", 1), "additive")
+    write_bundle(paths.bundle("plain", 1), "none")
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_files_belong_together(project: Path) -> None:
+    """Texts, pieces and attention of hypotheses and references line by line; without attention no matrices."""
+    main("attention", 1)
+    folder = paths.translations("attention", 1)
+    texts_only = ["hypotheses.jsonl", "hypotheses.txt", "joined.jsonl", "references.jsonl"]
+    assert sorted(contents(folder)) == sorted([*texts_only, "attention.npz", "references.attention.npz"])
+    texts, records = read_lines(folder / "hypotheses.txt"), read_json_lines(folder / "hypotheses.jsonl")
+    assert texts == [record["hypotheses"][0]["text"] for record in records]
+    assert [len(record["hypotheses"]) for record in records] == [2] * PAIRS
+    for record, matrix in zip(records, read_matrices(folder / "attention.npz"), strict=True):
+        assert matrix.shape == (len(record["hypotheses"][0]["pieces"]), len(record["source_pieces"]))
+        np.testing.assert_allclose(matrix.sum(axis=1), 1.0, atol=1e-5)
+    references = read_json_lines(folder / "references.jsonl")
+    matrices = read_matrices(folder / "references.attention.npz")
+    for record, target, matrix in zip(references, TARGET * 2, matrices, strict=False):
+        assert "".join(record["pieces"]).replace("\u2581", " ") == f" {target}</s>"
+        assert sum(record["token_log_probabilities"]) == pytest.approx(record["log_probability"])
+        assert matrix.shape == (len(record["pieces"]), len(record["source_pieces"]))
+    main("plain", 1)
+    assert sorted(contents(paths.translations("plain", 1))) == texts_only
+
+
+def test_joined_groups_are_consecutive(project: Path) -> None:
+    """Every k of params, members in order, sources and references joined as the languages are written."""
+    main("plain", 1)
+    rows = read_json_lines(paths.translations("plain", 1) / "joined.jsonl")
+    assert [row["members"] for row in rows] == [[0, 1], [2, 3], [4, 5], [0, 1, 2], [3, 4, 5], [0, 1, 2, 3]]
+    for row in rows:
+        assert row["joined"] == len(row["members"])
+        assert row["source"] == "".join((SOURCE * 2)[i] for i in row["members"])
+        assert row["references"] == [" ".join(f"raw {(TARGET * 2)[i]}" for i in row["members"])]
+        assert isinstance(row["hypothesis"], str)
+    assert [list(group) for group in consecutive_groups(5, 2)] == [[0, 1], [2, 3]]
+    assert consecutive_groups(2, 3) == []
+
+
+def test_same_bytes_twice(project: Path) -> None:
+    """Nothing in the outputs depends on when or where the stage ran."""
+    main("attention", 1)
+    first = contents(paths.translations("attention", 1))
+    main("attention", 1)
+    assert contents(paths.translations("attention", 1)) == first
+    assert str(project) not in json.dumps({name: content.decode("latin-1") for name, content in first.items()})
+
+
+def test_unequal_test_set_is_refused(project: Path) -> None:
+    """A line too few in one file is named, and no half-written folder is left."""
+    write_lines(paths.prepared_text("test", "target"), TARGET[: PAIRS - 1])
+    with pytest.raises(UserError, match=r"test\.target\.txt 6"):
+        main("attention", 1)
+    assert not paths.TRANSLATIONS.exists()
