@@ -8,14 +8,23 @@ from nmt.model.seq2seq import Seq2Seq
 
 
 def model_settings(
-    cell: str = "gru", encoder_layers: int = 1, decoder_layers: int = 1, bidirectional: bool = True, readout: str = "deep", dropout: float = 0.0
+    cell: str = "gru",
+    encoder_layers: int = 1,
+    decoder_layers: int = 1,
+    bidirectional: bool = True,
+    readout: str = "deep",
+    dropout: float = 0.0,
 ) -> Model:
     """A model section in which encoder outputs and decoder states have 8 units, so that every attention fits."""
     return Model.model_validate(
         {
             "cell": cell,
             "embedding_size": 6,
-            "encoder": {"hidden_size": 4 if bidirectional else 8, "layers": encoder_layers, "bidirectional": bidirectional},
+            "encoder": {
+                "hidden_size": 4 if bidirectional else 8,
+                "layers": encoder_layers,
+                "bidirectional": bidirectional,
+            },
             "decoder": {"hidden_size": 8, "layers": decoder_layers},
             "attention_size": 5,
             "readout": readout,

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parent.parent
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with params.yaml and an untrained bundle of both variants."""
     folder = tmp_path_factory.mktemp("project")
-    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    params = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (folder / "params.yaml").write_text(params.replace("threads: 2", "threads: 1"), encoding="utf-8")
     write_bundle(folder / paths.bundle("plain", 1), "none")
     write_bundle(folder / paths.bundle("attention", 1), "additive")
     return folder

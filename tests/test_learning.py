@@ -19,7 +19,10 @@ LENGTHS = (4, 24)
 def digits(count: int, seed: int) -> list[list[int]]:
     """Random digit strings of LENGTHS, as ids."""
     random = np.random.default_rng(seed)
-    return [(FIRST_DIGIT + random.integers(0, 10, random.integers(LENGTHS[0], LENGTHS[1] + 1))).tolist() for _ in range(count)]
+    return [
+        (FIRST_DIGIT + random.integers(0, 10, random.integers(LENGTHS[0], LENGTHS[1] + 1))).tolist()
+        for _ in range(count)
+    ]
 
 
 def reversal(folder: Path, name: str, count: int, seed: int) -> ParallelText:
@@ -113,5 +116,7 @@ def test_attention_looks_at_the_digit_it_writes(models: dict[str, Seq2Seq]) -> N
     model = models["additive"]
     _, weights = model.force(model.encode(rows, lengths), inputs)
     assert weights is not None
-    hits = [abs(int(weights[i, t].argmax()) - (len(s) - 1 - t)) <= 1 for i, s in enumerate(sources) for t in range(len(s))]
+    hits = [
+        abs(int(weights[i, t].argmax()) - (len(s) - 1 - t)) <= 1 for i, s in enumerate(sources) for t in range(len(s))
+    ]
     assert np.mean(hits) > 0.9

@@ -10,6 +10,7 @@ from torch.nn import functional
 from nmt.batching import Batch
 from nmt.errors import UserError
 from nmt.model.attention import AdditiveAttention, GeneralAttention
+from nmt.model.encoder import RecurrentLayer
 from nmt.model.output import smoothed_cross_entropy
 from nmt.model.seq2seq import Seq2Seq
 
@@ -20,7 +21,9 @@ KINDS = ["none", "additive", "dot", "general"]
 
 def batch_of(model: Seq2Seq, rows: list[int], extra: int = 0) -> Batch:
     """Some of four fixed sentence pairs, with `extra` columns of padding."""
-    (source, source_lengths), (target, target_lengths) = (random_sentences(model, seed=seed, side=side) for seed, side in ((1, "source"), (2, "target")))
+    (source, source_lengths), (target, target_lengths) = (
+        random_sentences(model, seed=seed, side=side) for seed, side in ((1, "source"), (2, "target"))
+    )
     rows_B = torch.tensor(rows)
     inputs = functional.pad(target, (1, extra), value=0)
     inputs[:, 0] = 2
@@ -37,8 +40,13 @@ def batch_of(model: Seq2Seq, rows: list[int], extra: int = 0) -> Batch:
     )
 
 
-def textbook_step(model: Seq2Seq, memory_values: Tensor, length: int, state: Tensor, word: int) -> tuple[Tensor, Tensor]:
-    """One GRU step with additive attention for one sentence, equation by equation (Bahdanau et al. 2015, A.1 and A.2.2)."""
+def textbook_step(
+    model: Seq2Seq, memory_values: Tensor, length: int, state: Tensor, word: int
+) -> tuple[Tensor, Tensor]:
+    """One GRU step with additive attention for one sentence, equation by equation.
+
+    Bahdanau et al. 2015, A.1 and A.2.2.
+    """
     decoder, attention = model.decoder, model.decoder.attention
     assert isinstance(attention, AdditiveAttention)
     energies = []
@@ -46,14 +54,13 @@ def textbook_step(model: Seq2Seq, memory_values: Tensor, length: int, state: Ten
         inner = attention.query.weight @ state + attention.key.weight @ memory_values[position] + attention.key.bias
         energies.append(attention.weight @ torch.tanh(inner))
     alpha = torch.exp(torch.stack(energies)) / torch.exp(torch.stack(energies)).sum()
-    context = sum(alpha[position] * memory_values[position] for position in range(length))
+    context = torch.stack([alpha[position] * memory_values[position] for position in range(length)]).sum(0)
     embedded = model.target_embedding.weight[word]
     layer = decoder.recurrent[0]
     entering = torch.cat([embedded, context])
     size = len(state)
-    weights_in = layer.input_weight[0].split(size)
-    weights_rec = layer.hidden_weight[0].split(size)
-    bias_in, bias_rec = layer.input_bias[0].split(size), layer.hidden_bias[0].split(size)
+    weights_in, weights_rec = torch.split(layer.input_weight[0], size), torch.split(layer.hidden_weight[0], size)
+    bias_in, bias_rec = torch.split(layer.input_bias[0], size), torch.split(layer.hidden_bias[0], size)
     reset = torch.sigmoid(weights_in[0] @ entering + bias_in[0] + weights_rec[0] @ state + bias_rec[0])
     update = torch.sigmoid(weights_in[1] @ entering + bias_in[1] + weights_rec[1] @ state + bias_rec[1])
     candidate = torch.tanh(weights_in[2] @ entering + bias_in[2] + reset * (weights_rec[2] @ state + bias_rec[2]))
@@ -89,11 +96,17 @@ def test_encoder_equals_torch_on_packed_sentences(cell: str, bidirectional: bool
     """Outputs and summary equal torch's own layers over packed sequences: both directions end at real tokens."""
     model = tiny_model("additive", cell=cell, bidirectional=bidirectional)
     layer = model.encoder.layers[0]
+    assert isinstance(layer, RecurrentLayer)
     kind = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell]
     reference = kind(6, layer.hidden_weight.shape[-1], bidirectional=bidirectional)
     with torch.no_grad():
         for d, suffix in enumerate(["l0", "l0_reverse"][: model.encoder.directions]):
-            for ours, theirs in (("input_weight", "weight_ih"), ("input_bias", "bias_ih"), ("hidden_weight", "weight_hh"), ("hidden_bias", "bias_hh")):
+            for ours, theirs in (
+                ("input_weight", "weight_ih"),
+                ("input_bias", "bias_ih"),
+                ("hidden_weight", "weight_hh"),
+                ("hidden_bias", "bias_hh"),
+            ):
                 getattr(reference, f"{theirs}_{suffix}").copy_(getattr(layer, ours)[d])
         source, lengths = random_sentences(model, seed=1, side="source")
         embedded = model.source_embedding(source.t())
@@ -109,8 +122,10 @@ def test_encoder_equals_torch_on_packed_sentences(cell: str, bidirectional: bool
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("encoder_layers", "decoder_layers"), [(1, 1), (2, 2)])
-def test_neither_padding_nor_company_changes_a_loss(kind: str, encoder_layers: int, decoder_layers: int, dropout: float) -> None:
-    """A sentence has the same loss alone, padded, and anywhere in a batch; with dropout too, since masks follow the sentence."""
+def test_neither_padding_nor_company_changes_a_loss(
+    kind: str, encoder_layers: int, decoder_layers: int, dropout: float
+) -> None:
+    """A sentence has the same loss alone, padded, and anywhere in a batch; with dropout too: masks follow sentences."""
     model = with_dropout(tiny_model(kind, encoder_layers=encoder_layers, decoder_layers=decoder_layers), dropout)
 
     def total(*batches: Batch) -> Tensor:
@@ -180,14 +195,20 @@ def test_smoothed_cross_entropy_equals_torch(chunk: int, monkeypatch: pytest.Mon
     """Loss and gradients equal torch's, whatever the chunk; scaled gradients are scaled."""
     monkeypatch.setattr("nmt.model.output.CHUNK", chunk)
     torch.manual_seed(1)
-    readout, weight, bias = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(7, 4), (9, 4), (9,)])
+    readout, weight, bias = (
+        torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(7, 4), (9, 4), (9,)]
+    )
     targets = torch.randint(0, 9, (7,))
     expected = functional.cross_entropy(readout @ weight.t() + bias, targets, label_smoothing=0.1, reduction="sum")
     smoothed, plain = smoothed_cross_entropy(readout, weight, bias, targets, 0.1, torch.float64)
     torch.testing.assert_close(smoothed, expected)
-    torch.testing.assert_close(plain, functional.cross_entropy(readout @ weight.t() + bias, targets, reduction="sum").detach())
+    torch.testing.assert_close(
+        plain, functional.cross_entropy(readout @ weight.t() + bias, targets, reduction="sum").detach()
+    )
     for one, other in zip(
-        torch.autograd.grad(expected / 3, [readout, weight, bias]), torch.autograd.grad(smoothed / 3, [readout, weight, bias]), strict=True
+        torch.autograd.grad(expected / 3, [readout, weight, bias]),
+        torch.autograd.grad(smoothed / 3, [readout, weight, bias]),
+        strict=True,
     ):
         torch.testing.assert_close(other, one)
 
@@ -196,8 +217,15 @@ def test_variants_start_alike() -> None:
     """Parameters of the same name and shape have the same first values in both variants; another seed gives others."""
     plain, attention, other = tiny_model("none"), tiny_model("additive"), tiny_model("none", seed=2)
     shared = dict(attention.named_parameters())
-    compared = [name for name, parameter in plain.named_parameters() if name in shared and shared[name].shape == parameter.shape]
-    assert {"source_embedding.weight", "encoder.layers.0.hidden_weight", "bridge.weight", "decoder.layers.0.input_weight"} <= set(compared)
+    compared = [
+        name for name, parameter in plain.named_parameters() if name in shared and shared[name].shape == parameter.shape
+    ]
+    assert {
+        "source_embedding.weight",
+        "encoder.layers.0.hidden_weight",
+        "bridge.weight",
+        "decoder.layers.0.input_weight",
+    } <= set(compared)
     for name in compared:
         torch.testing.assert_close(dict(plain.named_parameters())[name], shared[name])
     assert not torch.equal(plain.bridge.weight, other.bridge.weight)
@@ -205,8 +233,10 @@ def test_variants_start_alike() -> None:
 
 def test_dot_needs_equal_sizes() -> None:
     """A decoder that cannot be compared with the encoder is refused with the way out."""
-    settings = model_settings().model_copy(update={"decoder": model_settings().decoder.model_copy(update={"hidden_size": 6})})
-    with pytest.raises(UserError, match="set model.decoder.hidden_size"):
+    settings = model_settings().model_copy(
+        update={"decoder": model_settings().decoder.model_copy(update={"hidden_size": 6})}
+    )
+    with pytest.raises(UserError, match=r"set model\.decoder\.hidden_size"):
         Seq2Seq(settings, "dot", 13, 11)
 
 

@@ -16,9 +16,11 @@ from .models import random_sentences, tiny_model, with_dropout
 def gradients(model: Seq2Seq, results: tuple[Tensor, ...], leaves: list[Tensor]) -> list[Tensor | None]:
     """The gradients of a fixed random projection of `results` for every parameter and every leaf."""
     generator = torch.Generator().manual_seed(5)
-    total = sum((result * torch.randn(result.shape, generator=generator, dtype=result.dtype)).sum() for result in results)
+    projections = [
+        (result * torch.randn(result.shape, generator=generator, dtype=result.dtype)).sum() for result in results
+    ]
     wanted = [*model.parameters(), *leaves]
-    return list(torch.autograd.grad(total, wanted, allow_unused=True))
+    return list(torch.autograd.grad(torch.stack(projections).sum(), wanted, allow_unused=True))
 
 
 def decoded(model: Seq2Seq, by_steps: bool, dropout: bool) -> tuple[tuple[Tensor, ...], list[Tensor | None]]:
@@ -29,26 +31,35 @@ def decoded(model: Seq2Seq, by_steps: bool, dropout: bool) -> tuple[tuple[Tensor
     memory = model.encode(source, lengths, masks)
     embedded = model.target_embedding(inputs.t())
     decoder_masks = masks.decoder if masks else DecoderMasks([None] * len(model.decoder.layers), None)
-    decode: Callable = model.decoder._decode_by_steps if by_steps else model.decoder.decode
+    decode = model.decoder._decode_by_steps if by_steps else model.decoder.decode
     hidden, contexts, weights = decode(memory, embedded, decoder_masks, torch.float64)
     seen = (hidden, contexts) if weights is None else (hidden, contexts, weights)
     return seen, gradients(model, (hidden, contexts), [])
 
 
+def naming(name: str) -> Callable[[str], str]:
+    """What puts a parameter's name before a failure's text."""
+    return lambda text: f"{name}: {text}"
+
+
 @pytest.mark.parametrize("dropout", [False, True])
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-@pytest.mark.parametrize(("attention", "layers"), [("none", 1), ("none", 2), ("additive", 1), ("dot", 1), ("general", 1), ("general", 2)])
-def test_whole_sequence_decoder_equals_the_step_by_step_one(attention: str, layers: int, cell: str, dropout: bool) -> None:
+@pytest.mark.parametrize(
+    ("attention", "layers"), [("none", 1), ("none", 2), ("additive", 1), ("dot", 1), ("general", 1), ("general", 2)]
+)
+def test_whole_sequence_decoder_equals_the_step_by_step_one(
+    attention: str, layers: int, cell: str, dropout: bool
+) -> None:
     """Outputs and the gradient of every parameter agree, whatever the cell, attention, depth and dropout."""
     model = with_dropout(tiny_model(attention, cell=cell, decoder_layers=layers), 0.3).double()
     expected, expected_gradients = decoded(model, by_steps=True, dropout=dropout)
     actual, actual_gradients = decoded(model, by_steps=False, dropout=dropout)
     for one, other in zip(expected, actual, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-10)
-    for (name, _), one, other in zip(model.named_parameters(), expected_gradients, actual_gradients, strict=True):
-        assert (one is None) == (other is None), name
-        if one is not None:
-            torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+    for (name, _), left, right in zip(model.named_parameters(), expected_gradients, actual_gradients, strict=True):
+        assert (left is None) == (right is None), name
+        if left is not None:
+            torch.testing.assert_close(right, left, rtol=1e-8, atol=1e-10, msg=naming(name))
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
@@ -75,11 +86,14 @@ def test_sequence_equals_torch(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_sequence_gradients_are_the_numeric_ones(cell: str) -> None:
-    """gradcheck in float64, two directions, dropout mask and first state included."""
+    """Finite differences agree in float64, with two directions, a dropout mask and the first state included."""
     torch.manual_seed(2)
     gates, states = {"gru": (3, 1), "lstm": (4, 2)}[cell]
     size = 3
-    free = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(4, 2, 2, gates * size), (2, gates * size, size), (2, gates * size)]]
+    free = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for shape in [(4, 2, 2, gates * size), (2, gates * size, size), (2, gates * size)]
+    ]
     start = [torch.randn(2, 2, size, dtype=torch.float64, requires_grad=True) for _ in range(states)]
     mask = torch.tensor([[[2.0, 0.0, 2.0]]], dtype=torch.float64).expand(2, 2, 3)
 

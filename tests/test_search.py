@@ -253,9 +253,7 @@ def test_order_and_padding_change_nothing(seed: int, beam: int, data: st.DataObj
     shuffled = beam_search(model, source[order], lengths[order], max_lengths_B=limits[order], **arguments)
     for place, row in enumerate(order.tolist()):
         only = slice(row, row + 1)
-        alone = beam_search(
-            model, source[only, : lengths[row]], lengths[only], max_lengths_B=limits[only], **arguments
-        )
+        alone = beam_search(model, source[only, : lengths[row]], lengths[only], max_lengths_B=limits[only], **arguments)
         assert listed(whole, row) == listed(shuffled, place) == listed(alone, 0)
 
 

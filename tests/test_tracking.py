@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,13 +13,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from nmt import files, identity, paths, tracking
 from nmt.config import load_params
 from nmt.tracking import place, values
-from nmt.tracking.model import REQUIREMENTS, alias
+from nmt.tracking.model import alias
 from nmt.tracking.publish import Published
 from nmt.tracking.store import Store, open_store
 from tests.synthetic_results import (
@@ -130,14 +128,17 @@ def test_a_model_is_a_version_of_its_direction(project: Path) -> None:
     versions = {int(version.version): version for version in client.search_model_versions("name = 'nmt-zh-en'")}
     assert [versions[n].tags["variant"] for n in sorted(versions)] == ["plain", "attention", "plain"]
     assert versions[3].tags == {"variant": "plain", "seed": "1", "result_id": result_id("plain")}
-    assert "# plain-" in versions[3].description and "| BLEU | 20.00 |" in versions[3].description
+    assert "# plain-" in versions[3].description
+    assert "| BLEU | 20.00 |" in versions[3].description
     assert client.get_model_version_by_alias("nmt-zh-en", "plain").version == versions[3].version
     assert client.get_model_version_by_alias("nmt-zh-en", "attention").version == versions[2].version
     bundle = tracking.download_bundle("models:/nmt-zh-en@plain")
     assert files.read_json(bundle / "decoding.json")["beam_size"] == 6
     assert files.read_text(bundle / "model.safetensors") == "plain 1 model.safetensors"
     names = {path.name for path in bundle.parents[1].rglob("*")}
-    assert "translator.py" in names and "model_card.md" in names and "__pycache__" not in names
+    assert "translator.py" in names
+    assert "model_card.md" in names
+    assert "__pycache__" not in names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
 
 
@@ -186,7 +187,9 @@ def test_other_bytes_under_a_finished_id_log_nothing(project: Path, caplog: pyte
     tracking.publish_model("plain", 1)
     assert counts(_store().client, "nmt") == before
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "other bytes" in warning and "scores, attention, model" in warning and "delete that run" in warning
+    assert "other bytes" in warning
+    assert "scores, attention, model" in warning
+    assert "delete that run" in warning
 
 
 def test_an_interrupted_call_is_made_good(project: Path) -> None:
@@ -397,7 +400,8 @@ def test_a_failing_store_fails_no_stage(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path('broken.db').absolute()}")
     tracking.publish_model("plain", 1)
     (warning,) = _warnings(caplog)
-    assert "\n" not in warning and warning.endswith("`nmt publish` makes it good")
+    assert "\n" not in warning
+    assert warning.endswith("`nmt publish` makes it good")
 
 
 SILENT = """
@@ -453,7 +457,8 @@ def test_a_path_with_a_space_is_a_store(tmp_path: Path, monkeypatch: pytest.Monk
     _publish()
     assert Path("mlflow.db").exists()
     assert (tracking.download_bundle("models:/nmt-zh-en@plain") / "config.json").exists()
-    assert Path("mlartifacts").is_dir() and not Path("mlruns").exists()
+    assert Path("mlartifacts").is_dir()
+    assert not Path("mlruns").exists()
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 

@@ -18,9 +18,7 @@ from nmt.translation import Hypothesis
 from nmt.translator import LONGEST_SOURCE, Translator
 from tests.bundles import write_bundle
 
-BEAM = Decoding(
-    beam_size=3, n_best=3, length_penalty=1.0, max_length_ratio=1.5, max_length_extra=4, batch_sentences=4
-)
+BEAM = Decoding(beam_size=3, n_best=3, length_penalty=1.0, max_length_ratio=1.5, max_length_extra=4, batch_sentences=4)
 LINES = [
     "我喜欢吃苹果。",
     "",
@@ -156,7 +154,9 @@ def test_long_lines_are_cut_at_sentence_ends(attentive: Translator) -> None:
     assert best.score == pytest.approx(best.log_probability / len(best.pieces))
 
 
-@pytest.mark.parametrize("text", ["猫" * 5000, "a" * 5000, "word " * 1000, "👍" * 1250 + "。", "我喜欢。" * 1250, ". " * 2500])
+@pytest.mark.parametrize(
+    "text", ["猫" * 5000, "a" * 5000, "word " * 1000, "👍" * 1250 + "。", "我喜欢。" * 1250, ". " * 2500]
+)
 def test_long_text_without_help_is_answered(attentive: Translator, text: str) -> None:
     """5,000 characters without a place to cut still give one translation, none of whose source is lost."""
     translator = Translator(attentive.bundle, BEAM.model_copy(update={"batch_sentences": 100, "max_length_ratio": 0.5}))

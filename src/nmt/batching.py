@@ -54,7 +54,9 @@ class TokenStore:
         except (OSError, ValueError) as error:
             raise UserError(f"{stem}: no readable token store ({error}); run `dvc repro tokenize`") from None
         if len(ids) != offsets[-1]:
-            raise UserError(f"{stem}: {len(ids)} tokens, but the offsets speak of {offsets[-1]}; run `dvc repro tokenize`")
+            raise UserError(
+                f"{stem}: {len(ids)} tokens, but the offsets speak of {offsets[-1]}; run `dvc repro tokenize`"
+            )
         return cls(ids, offsets)
 
     def padded(self, rows: np.ndarray, before: Sequence[int] = (), after: Sequence[int] = ()) -> Tensor:
@@ -100,8 +102,10 @@ class Batch:
         if device.type == "cpu":
             return self
         tensors = (self.rows, self.source_BS, self.source_lengths_B, self.inputs_BT, self.outputs_BT)
-        moved = (tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors)
-        return Batch(*moved, self.source_tokens, self.target_tokens)
+        rows, source, source_lengths, inputs, outputs = (
+            tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors
+        )
+        return Batch(rows, source, source_lengths, inputs, outputs, self.source_tokens, self.target_tokens)
 
 
 class ParallelText:

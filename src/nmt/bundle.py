@@ -1,9 +1,9 @@
 """A trained model as a folder that describes itself: weights, configuration, subword models. No pickle anywhere.
 
-    model.safetensors    float32 weights
-    config.json          what is needed to build the model and to check that the subword models are its own
-    source.model         SentencePiece
-    target.model
+model.safetensors    float32 weights
+config.json          what is needed to build the model and to check that the subword models are its own
+source.model         SentencePiece
+target.model
 """
 
 import shutil
@@ -65,7 +65,9 @@ class Bundle:
     target: Subwords
 
 
-def save_bundle(folder: Path, config: BundleConfig, weights: Mapping[str, Tensor], subword_models: Mapping[str, Path]) -> None:
+def save_bundle(
+    folder: Path, config: BundleConfig, weights: Mapping[str, Tensor], subword_models: Mapping[str, Path]
+) -> None:
     """Write a bundle; the folder appears whole or not at all."""
     with fresh_folder(folder) as draft:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
@@ -78,13 +80,17 @@ def save_bundle(folder: Path, config: BundleConfig, weights: Mapping[str, Tensor
 def load_bundle(folder: Path, device: torch.device) -> Bundle:
     """Load and check a bundle; whatever does not fit together is a UserError."""
     if not (folder / CONFIG).is_file():
-        raise UserError(f"{folder} holds no model ({CONFIG} is missing); `dvc repro train` makes it, `dvc pull` fetches it")
+        raise UserError(
+            f"{folder} holds no model ({CONFIG} is missing); `dvc repro train` makes it, `dvc pull` fetches it"
+        )
     try:
         config = BundleConfig.model_validate(read_json(folder / CONFIG))
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"]))
-        raise UserError(f"{folder / CONFIG}: {key}: {fault['msg']}; the bundle was made by another version or edited") from None
+        raise UserError(
+            f"{folder / CONFIG}: {key}: {fault['msg']}; the bundle was made by another version or edited"
+        ) from None
     source, target = (_subwords(folder, side, config) for side in ("source", "target"))
     model = Seq2Seq(config.model, config.attention, config.vocabulary.source, config.vocabulary.target)
     _load_weights(model, folder / WEIGHTS)
@@ -98,7 +104,10 @@ def _subwords(folder: Path, side: str, config: BundleConfig) -> Subwords:
         raise UserError(f"{path} is missing: the bundle is incomplete; restore it with `dvc checkout`")
     expected = getattr(config.tokenizer_sha256, side)
     if sha256(path) != expected:
-        raise UserError(f"{path} is not the subword model that these weights were trained with (sha256 {expected[:12]}…); restore it with `dvc checkout`")
+        raise UserError(
+            f"{path} is not the subword model that these weights were trained with (sha256 {expected[:12]}…); "
+            "restore it with `dvc checkout`"
+        )
     return Subwords.load(path)
 
 

@@ -1,8 +1,8 @@
 """`params.yaml` as typed, frozen sections.
 
-Strict: an unknown, missing or ill-typed key is an error that names the nearest known one. No field has a default, so this
-module cannot change a number, and what DVC sees in `params.yaml` is all there is. A stage loads `Params` at its door
-and passes sections, or single values, down.
+Strict: an unknown, missing or ill-typed key is an error that names the nearest known one. No field has a default, so
+this module cannot change a number, and what DVC sees in `params.yaml` is all there is. A stage loads `Params` at its
+door and passes sections, or single values, down.
 """
 
 import difflib
@@ -201,7 +201,10 @@ class Params(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> "Params":
         if self.compare.baseline not in self.variants:
-            raise ValueError(f"compare.baseline is {self.compare.baseline!r}, which is no key of variants: {', '.join(self.variants)}")
+            raise ValueError(
+                f"compare.baseline is {self.compare.baseline!r}, "
+                f"which is no key of variants: {', '.join(self.variants)}"
+            )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} names a seed twice")
         return self
@@ -238,7 +241,7 @@ def parse_params(values: dict[str, Any], origin: str) -> Params:
 
 
 def _explain(fault: Any, values: dict[str, Any]) -> str:
-    """One fault of pydantic's list as a sentence with the key's full name and, for a wrong key, the nearest known one."""
+    """One fault of pydantic's list as a sentence: the key's full name and, for a wrong key, the nearest known one."""
     location = [str(part) for part in fault["loc"] if part != "[key]"]
     key = ".".join(location)
     if fault["type"] == "extra_forbidden":

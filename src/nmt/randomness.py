@@ -1,7 +1,7 @@
 """Randomness by key, never from global state.
 
-A number drawn here depends only on its keys, such as (seed, epoch) or (seed, update, sentence): a training that resumes, one
-that runs in several processes and one that batches its sentences otherwise all draw the same.
+A number drawn here depends only on its keys, such as (seed, epoch) or (seed, update, sentence): a training that
+resumes, one that runs in several processes and one that batches its sentences otherwise all draw the same.
 """
 
 import numpy as np

@@ -37,14 +37,16 @@ def resolve(runtime: Runtime) -> Resolved:
     _keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS may sum in another order
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every result
+    # A debugging aid that costs a pass over every result.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return Resolved(device, precision, runtime.threads)
 
 
 def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            "runtime.device is cuda, but torch finds no GPU here; set it to auto or cpu, or install a CUDA build of torch"
+            "runtime.device is cuda, but torch finds no GPU here; "
+            "set it to auto or cpu, or install a CUDA build of torch"
         )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,9 +54,10 @@ def _device(name: str) -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    """Ask glibc to reuse freed blocks; handing each large one back makes the kernel clear its pages again for every result.
+    """Ask glibc to reuse freed blocks.
 
-    The parameters are M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3). Other C libraries are left as they are.
+    Handing each large one back makes the kernel clear its pages again for every result. The parameters are
+    M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3). Other C libraries are left as they are.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -67,5 +70,5 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the processor multiplies bfloat16 itself; an emulation would be slower than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -282,13 +282,13 @@ def _top(values_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest values of each row and their indices, best first, equal values by index.
 
     torch.topk says nothing of equal values: their order is mended here, and the rare tie between the last that is in
-    and the first that is out is settled by a full stable sort.
+    and the first that is out is settled by a full stable sort of its row.
     """
     best, index = values_RV.topk(min(count + 1, values_RV.shape[1]), dim=1)
     if count < values_RV.shape[1]:
-        tied = (best[:, count - 1] == best[:, count]) & (best[:, count] > -torch.inf)
-        if tied.any():
-            best, index = values_RV.sort(dim=1, descending=True, stable=True)
+        tied = ((best[:, count - 1] == best[:, count]) & (best[:, count] > -torch.inf)).nonzero().squeeze(1)
+        if len(tied):
+            index[tied] = values_RV[tied].argsort(dim=1, descending=True, stable=True)[:, : count + 1]
     best, index = best[:, :count], index[:, :count]
     index, order = index.sort(dim=1)
     best, order = best.gather(1, order).sort(dim=1, descending=True, stable=True)

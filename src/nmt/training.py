@@ -3,8 +3,8 @@
     trainer = Trainer(model, train_text, dev_text, settings, seed, device)
     for epoch in trainer.epochs(): ...
 
-All that is random is keyed (randomness.py) and all that changes is in `Trainer.checkpoint()`, so a training that is resumed
-between any two updates goes on to the same bits.
+All that is random is keyed (randomness.py) and all that changes is in `Trainer.checkpoint()`, so a training that is
+resumed between any two updates goes on to the same bits.
 """
 
 import copy
@@ -66,6 +66,8 @@ class Progress:
     """Pairs of a source and a target position of one sentence, for the count of operations."""
     loss_sum: float = 0.0
     loss_tokens: int = 0
+    learning_rate: float = 0.0
+    """Of the last update."""
     best_epoch: int = 0
     best_loss: float = math.inf
 
@@ -74,7 +76,13 @@ class Trainer:
     """Everything that changes while a model is trained."""
 
     def __init__(
-        self, model: Seq2Seq, train: ParallelText, dev: ParallelText, settings: Train, seed: int, on_update: Callable[[UpdateResult], None]
+        self,
+        model: Seq2Seq,
+        train: ParallelText,
+        dev: ParallelText,
+        settings: Train,
+        seed: int,
+        on_update: Callable[[UpdateResult], None],
     ) -> None:
         self.model = model
         self.averaged = copy.deepcopy(model)
@@ -85,14 +93,20 @@ class Trainer:
         self.best = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
         self.optimizer = kind(
-            model.parameters(), lr=settings.learning_rate, betas=(settings.betas[0], settings.betas[1]), weight_decay=settings.weight_decay, fused=True
+            model.parameters(),
+            lr=settings.learning_rate,
+            betas=(settings.betas[0], settings.betas[1]),
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
 
     @property
     def finished(self) -> bool:
         """Whether the last epoch is reached, or the dev loss has not improved for `patience` epochs."""
         progress = self.progress
-        return progress.epoch >= self.settings.max_epochs or progress.epoch - progress.best_epoch >= self.settings.patience
+        return (
+            progress.epoch >= self.settings.max_epochs or progress.epoch - progress.best_epoch >= self.settings.patience
+        )
 
     def epochs(self) -> Iterator[EpochResult]:
         """Train until finished; yields after each epoch, when `history` and `best` are up to date."""
@@ -130,19 +144,25 @@ class Trainer:
         plain = loss.plain.item()
         if not (math.isfinite(plain) and math.isfinite(norm.item())):
             raise UserError(
-                f"loss or gradient is not finite at update {progress.updates + 1} (epoch {progress.epoch + 1}, batch {place + 1} of {batches}, "
-                f"train lines {_some(batch.rows)}): lower train.learning_rate, lengthen the warm-up, or look at those lines"
+                f"loss or gradient is not finite at update {progress.updates + 1} "
+                f"(epoch {progress.epoch + 1}, batch {place + 1} of {batches}, train lines {_some(batch.rows)}): "
+                "lower train.learning_rate, lengthen the warm-up, or look at those lines"
             )
         self.optimizer.step()
         self._average()
         progress.updates += 1
+        progress.learning_rate = rate
         progress.batch = place + 1
         progress.source_tokens += batch.source_tokens
         progress.target_tokens += batch.target_tokens
         progress.pairs += int((batch.source_lengths_B * (batch.outputs_BT != 0).sum(1)).sum())
         progress.loss_sum += plain
         progress.loss_tokens += batch.target_tokens
-        self.on_update(UpdateResult(progress.epoch + 1, progress.updates, place + 1, batches, batch.target_tokens, plain / loss.tokens, rate))
+        self.on_update(
+            UpdateResult(
+                progress.epoch + 1, progress.updates, place + 1, batches, batch.target_tokens, plain / loss.tokens, rate
+            )
+        )
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -165,7 +185,7 @@ class Trainer:
             train_loss=progress.loss_sum / progress.loss_tokens,
             dev_loss=dev_loss,
             dev_perplexity=math.exp(min(dev_loss, 700.0)),
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            learning_rate=progress.learning_rate,
         )
         self.history.append(result)
         progress.batch, progress.loss_sum, progress.loss_tokens = 0, 0.0, 0
@@ -180,7 +200,9 @@ class Trainer:
             tensors[f"best.{name}"] = self.best[name]
             for key, value in self.optimizer.state[weight].items():
                 tensors[f"optimizer.{key}.{name}"] = value
-        return Checkpoint(tensors, {"progress": asdict(self.progress), "history": [asdict(row) for row in self.history]})
+        return Checkpoint(
+            tensors, {"progress": asdict(self.progress), "history": [asdict(row) for row in self.history]}
+        )
 
     @torch.no_grad()
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -189,9 +211,13 @@ class Trainer:
             weight.copy_(checkpoint.tensors[f"weights.{name}"])
             average.copy_(checkpoint.tensors[f"averaged.{name}"])
             self.best[name] = checkpoint.tensors[f"best.{name}"].to(weight.device)
-            state = {key: checkpoint.tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            state = {
+                key: checkpoint.tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")
+            }
             if state["step"] is not None:
-                self.optimizer.state[weight] = {key: value.to(weight.device) for key, value in state.items() if value is not None}
+                self.optimizer.state[weight] = {
+                    key: value.to(weight.device) for key, value in state.items() if value is not None
+                }
         self.progress = Progress(**checkpoint.progress["progress"])
         self.history = [EpochResult(**row) for row in checkpoint.progress["history"]]
 

@@ -9,7 +9,7 @@ The variants of the experiment differ here and nowhere else.
 """
 
 import math
-from typing import Protocol
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -17,21 +17,34 @@ from torch import Tensor, nn
 from nmt.model.products import linear
 
 
-class Attention(Protocol):
+class Attention(nn.Module):
     """The common face of the kinds below."""
 
     score: str
-    """The name by which recurrence.run_attended knows the score, or "none"."""
-    key_size: int
+    """The name by which recurrence.run_attended knows the score; "none" has none."""
 
+    def __init__(self, key_size: int) -> None:
+        super().__init__()
+        self.key_size = key_size
+
+    @abstractmethod
     def project_keys(self, values_BSC: Tensor, dtype: torch.dtype) -> Tensor:
         """Keys [B, S, A] of encoder outputs [B, S, C]."""
 
-    def __call__(self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, Tensor | None]:
+    @abstractmethod
+    def forward(
+        self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """Context [B, C] and weights [B, S], which sum to 1 and are 0 where `absent` (padding)."""
 
+    def __call__(
+        self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        context, weights = super().__call__(query_BH, keys_BSA, values_BSC, absent_BS)
+        return context, weights
 
-class NoAttention(nn.Module):
+
+class NoAttention(Attention):
     """The context is the encoder's summary at every step; there are no weights (Cho et al. 2014).
 
     Its values are [B, 1, C]: the summary as the only thing to look at.
@@ -40,8 +53,7 @@ class NoAttention(nn.Module):
     score = "none"
 
     def __init__(self) -> None:
-        super().__init__()
-        self.key_size = 0
+        super().__init__(key_size=0)
 
     def project_keys(self, values_BSC: Tensor, dtype: torch.dtype) -> Tensor:
         return values_BSC[..., :0]
@@ -50,14 +62,13 @@ class NoAttention(nn.Module):
         return values_BSC[:, 0], None
 
 
-class AdditiveAttention(nn.Module):
+class AdditiveAttention(Attention):
     """score = v . tanh(W_q query + W_k key + b) (Bahdanau et al. 2015, appendix A.1.2)."""
 
     score = "additive"
 
     def __init__(self, query_size: int, value_size: int, attention_size: int) -> None:
-        super().__init__()
-        self.key_size = attention_size
+        super().__init__(key_size=attention_size)
         self.query = nn.Linear(query_size, attention_size, bias=False)
         self.key = nn.Linear(value_size, attention_size)
         self.weight = nn.Parameter(torch.empty(attention_size))
@@ -65,19 +76,20 @@ class AdditiveAttention(nn.Module):
     def project_keys(self, values_BSC: Tensor, dtype: torch.dtype) -> Tensor:
         return linear(values_BSC, self.key.weight, self.key.bias, dtype)
 
-    def forward(self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
+    ) -> tuple[Tensor, Tensor]:
         scores_BS = torch.tanh(keys_BSA + self.query(query_BH)[:, None]) @ self.weight
         return look(scores_BS, values_BSC, absent_BS)
 
 
-class GeneralAttention(nn.Module):
+class GeneralAttention(Attention):
     """score = query . W_k key / sqrt(H) (Luong et al. 2015, eq. 8; scaled as in Vaswani et al. 2017, eq. 1)."""
 
     score = "dot"
 
     def __init__(self, query_size: int, value_size: int) -> None:
-        super().__init__()
-        self.key_size = query_size
+        super().__init__(key_size=query_size)
         self.key = nn.Linear(value_size, query_size, bias=False)
         self.register_buffer("scale", torch.tensor([1.0 / math.sqrt(query_size)]), persistent=False)
 
@@ -86,7 +98,9 @@ class GeneralAttention(nn.Module):
     def project_keys(self, values_BSC: Tensor, dtype: torch.dtype) -> Tensor:
         return linear(values_BSC, self.key.weight, None, dtype)
 
-    def forward(self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
+    ) -> tuple[Tensor, Tensor]:
         scores_BS = (keys_BSA @ query_BH[..., None]).squeeze(-1) * self.scale
         return look(scores_BS, values_BSC, absent_BS)
 

@@ -31,7 +31,9 @@ def cell_forward(cell: Cell, inputs_G: Tensor, recurrent_G: Tensor, state: State
 
     `inputs_G` and `recurrent_G` [..., G] are the two projections, biases included.
     """
-    return _gru_forward(inputs_G, recurrent_G, state[0]) if cell == GRU else _lstm_forward(inputs_G + recurrent_G, state)
+    return (
+        _gru_forward(inputs_G, recurrent_G, state[0]) if cell == GRU else _lstm_forward(inputs_G + recurrent_G, state)
+    )
 
 
 def cell_backward(cell: Cell, gradient: State, saved: State) -> tuple[Tensor, Tensor, State]:

@@ -1,7 +1,7 @@
 """Writes the target sentence.
 
-`Decoder.step` is the model in its readable form, one word at a time, as prediction uses it. `Decoder.decode` is the same
-arithmetic for a whole reference at once, as training uses it:
+`Decoder.step` is the model in its readable form, one word at a time, as prediction uses it. `Decoder.decode` is the
+same arithmetic for a whole reference at once, as training uses it:
 
     attention   layers   training runs through
     none        any      recurrence.run_sequence, layer by layer: the context never changes
@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nmt.model.attention import AdditiveAttention, Attention, NoAttention
+from nmt.model.attention import AdditiveAttention, Attention, GeneralAttention, NoAttention
 from nmt.model.cells import State, cell_forward
 from nmt.model.encoder import RecurrentLayer
 from nmt.model.products import linear
@@ -46,7 +46,9 @@ class Memory:
 
     def select(self, index_B: Tensor) -> "Memory":
         """The memories of these sentences, in this order; one may come several times."""
-        values, keys, absent = (tensor.index_select(0, index_B) for tensor in (self.values_BSC, self.keys_BSA, self.absent_BS))
+        values, keys, absent = (
+            tensor.index_select(0, index_B) for tensor in (self.values_BSC, self.keys_BSA, self.absent_BS)
+        )
         return Memory(values, keys, absent, self.start.select(index_B))
 
 
@@ -63,7 +65,14 @@ class Decoder(nn.Module):
     """Recurrent layers whose first one reads the previous word's embedding beside the context."""
 
     def __init__(
-        self, cell: str, embedding_size: int, hidden_size: int, layers: int, context_size: int, attention: Attention, readout: Literal["state", "deep"]
+        self,
+        cell: str,
+        embedding_size: int,
+        hidden_size: int,
+        layers: int,
+        context_size: int,
+        attention: Attention,
+        readout: Literal["state", "deep"],
     ) -> None:
         super().__init__()
         self.embedding_size = embedding_size
@@ -81,7 +90,8 @@ class Decoder(nn.Module):
     def read_out(self, hidden: Tensor, context: Tensor, embedded: Tensor, dtype: torch.dtype) -> Tensor:
         """What the output layer compares with every word's embedding: [..., E].
 
-        "deep" lets context and previous word enter beside the state (Pascanu et al. 2014; Bahdanau et al. 2015, A.2.2, with tanh for maxout).
+        "deep" lets context and previous word enter beside the state (Pascanu et al. 2014; Bahdanau et al. 2015, A.2.2,
+        with tanh for maxout).
         """
         features = torch.cat([hidden, context, embedded], dim=-1) if self.deep else hidden
         return torch.tanh(linear(features, self.readout.weight, self.readout.bias, dtype))
@@ -118,36 +128,51 @@ class Decoder(nn.Module):
             return self._decode_attended(memory, embedded_TBE, masks, dtype)
         return self._decode_by_steps(memory, embedded_TBE, masks, dtype)
 
-    def _decode_plain(self, memory: Memory, embedded_TBE: Tensor, masks: DecoderMasks, dtype: torch.dtype) -> tuple[Tensor, Tensor, None]:
+    def _decode_plain(
+        self, memory: Memory, embedded_TBE: Tensor, masks: DecoderMasks, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, None]:
         context_BC = memory.values_BSC[:, 0]
         first = self.recurrent[0]
-        word_weight, context_weight = first.input_weight[0].split([self.embedding_size, context_BC.shape[-1]], dim=-1)
+        sizes = [self.embedding_size, context_BC.shape[-1]]
+        word_weight, context_weight = torch.split(first.input_weight[0], sizes, dim=-1)
         words_TBG = linear(embedded_TBE, word_weight, first.input_bias[0], dtype)
         projected_TDBG = (words_TBG + linear(context_BC, context_weight, None, dtype))[:, None]
-        for i, layer in enumerate(self.recurrent):
-            if i > 0:
-                projected_TDBG = layer.project(_masked(hidden_TBH, masks.output), dtype)
+
+        def run(i: int, projected_TDBG: Tensor) -> Tensor:
             start = tuple(tensor[i : i + 1] for tensor in memory.start.tensors)
             mask = masks.recurrent[i]
-            hidden_TBH = layer.run(projected_TDBG, start, None if mask is None else mask[None], dtype)[:, 0]
+            return self.recurrent[i].run(projected_TDBG, start, None if mask is None else mask[None], dtype)[:, 0]
+
+        hidden_TBH = run(0, projected_TDBG)
+        for i, layer in enumerate(self.recurrent[1:], start=1):
+            hidden_TBH = run(i, layer.project(_masked(hidden_TBH, masks.output), dtype))
         return hidden_TBH, context_BC.expand(len(embedded_TBE), -1, -1), None
 
-    def _decode_attended(self, memory: Memory, embedded_TBE: Tensor, masks: DecoderMasks, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    def _decode_attended(
+        self, memory: Memory, embedded_TBE: Tensor, masks: DecoderMasks, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
         layer, attention = self.recurrent[0], self.attention
-        word_weight, context_weight = layer.input_weight[0].split([self.embedding_size, memory.values_BSC.shape[-1]], dim=-1)
+        sizes = [self.embedding_size, memory.values_BSC.shape[-1]]
+        word_weight, context_weight = torch.split(layer.input_weight[0], sizes, dim=-1)
+        query_weight: Tensor
+        score_weight: Tensor
         if isinstance(attention, AdditiveAttention):
             query_weight, score_weight = attention.query.weight, attention.weight
         else:
+            assert isinstance(attention, GeneralAttention)
             size = layer.hidden_weight.shape[-1]
             query_weight = torch.eye(size, dtype=embedded_TBE.dtype, device=embedded_TBE.device)
-            score_weight = attention.scale  # type: ignore[attr-defined]
+            score_weight = attention.scale
         return run_attended(
             layer.cell.name, attention.score, dtype, linear(embedded_TBE, word_weight, layer.input_bias[0], dtype),
             tuple(tensor[0] for tensor in memory.start.tensors), memory.keys_BSA, memory.values_BSC, memory.absent_BS,
-            query_weight, score_weight, context_weight, layer.hidden_weight[0], layer.hidden_bias[0], masks.recurrent[0],
+            query_weight, score_weight, context_weight,
+            layer.hidden_weight[0], layer.hidden_bias[0], masks.recurrent[0],
         )  # fmt: skip
 
-    def _decode_by_steps(self, memory: Memory, embedded_TBE: Tensor, masks: DecoderMasks, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _decode_by_steps(
+        self, memory: Memory, embedded_TBE: Tensor, masks: DecoderMasks, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         state, columns = memory.start, []
         for embedded_BE in embedded_TBE.unbind(0):
             hidden_BH, context_BC, state, weights_BS = self.step(memory, state, embedded_BE, masks, dtype)

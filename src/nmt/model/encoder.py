@@ -27,16 +27,21 @@ class RecurrentLayer(nn.Module):
     def project(self, inputs_TBI: Tensor, dtype: torch.dtype) -> Tensor:
         """All steps' inputs of all directions, as one product: [T, D, B, G]."""
         weight, bias = self.input_weight.flatten(0, 1), self.input_bias.flatten()
-        return linear(inputs_TBI, weight, bias, dtype).unflatten(-1, (self.directions, -1)).transpose(1, 2)
+        projected_TBG = linear(inputs_TBI, weight, bias, dtype)
+        return torch.unflatten(projected_TBG, -1, (self.directions, -1)).transpose(1, 2)
 
     def start(self, batch: int) -> tuple[Tensor, ...]:
         """A state of zeros."""
         shape = (self.directions, batch, self.hidden_weight.shape[-1])
         return tuple(self.hidden_weight.new_zeros(shape) for _ in range(self.cell.states))
 
-    def run(self, inputs_TDBG: Tensor, start: tuple[Tensor, ...], mask_DBH: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def run(
+        self, inputs_TDBG: Tensor, start: tuple[Tensor, ...], mask_DBH: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
         """Hidden states [T, D, B, H] over projected inputs."""
-        hidden, _ = run_sequence(self.cell.name, inputs_TDBG, start, self.hidden_weight, self.hidden_bias, mask_DBH, dtype)
+        hidden, _ = run_sequence(
+            self.cell.name, inputs_TDBG, start, self.hidden_weight, self.hidden_bias, mask_DBH, dtype
+        )
         return hidden
 
 
@@ -55,7 +60,12 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(RecurrentLayer(cell, size, hidden_size, self.directions) for size in sizes)
 
     def forward(
-        self, embedded_SBE: Tensor, lengths_B: Tensor, recurrent_masks: list[Tensor | None], output_mask_BC: Tensor | None, dtype: torch.dtype
+        self,
+        embedded_SBE: Tensor,
+        lengths_B: Tensor,
+        recurrent_masks: list[Tensor | None],
+        output_mask_BC: Tensor | None,
+        dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         """Outputs [S, B, C], zero at padding, and the summary [B, C].
 
@@ -72,13 +82,16 @@ class Encoder(nn.Module):
             hidden_SDBH = self._run(layer, inputs_SBI, mirror_SB, recurrent_mask, dtype)
             inputs_SBI = hidden_SDBH.transpose(1, 2).flatten(2)
         outputs_SBC = inputs_SBI * inside_SB[..., None]
-        # Both directions end at step length - 1 of their own order; in the outputs the backward one is turned round again.
+        # Both directions end at step length - 1 of their own order; in the outputs the backward one is turned round
+        # again.
         sentences = torch.arange(len(lengths_B), device=lengths_B.device)
         half = self.output_size // self.directions
         ends = [outputs_SBC[lengths_B - 1, sentences, :half], outputs_SBC[0, :, half:]]
         return outputs_SBC, torch.cat(ends, dim=-1)
 
-    def _run(self, layer: nn.Module, inputs_SBI: Tensor, mirror_SB: Tensor, recurrent_mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def _run(
+        self, layer: nn.Module, inputs_SBI: Tensor, mirror_SB: Tensor, recurrent_mask: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
         """One layer, the second direction's steps mirrored before and after."""
         assert isinstance(layer, RecurrentLayer)
         projected_SDBG = layer.project(inputs_SBI, dtype)
@@ -86,7 +99,7 @@ class Encoder(nn.Module):
             projected_SDBG = torch.stack([projected_SDBG[:, 0], _take(projected_SDBG[:, 1], mirror_SB)], dim=1)
         mask_DBH = None
         if recurrent_mask is not None:
-            mask_DBH = recurrent_mask.unflatten(-1, (self.directions, -1)).transpose(0, 1)
+            mask_DBH = torch.unflatten(recurrent_mask, -1, (self.directions, -1)).transpose(0, 1)
         hidden_SDBH = layer.run(projected_SDBG, layer.start(inputs_SBI.shape[1]), mask_DBH, dtype)
         if self.directions == 2:
             hidden_SDBH = torch.stack([hidden_SDBH[:, 0], _take(hidden_SDBH[:, 1], mirror_SB)], dim=1)

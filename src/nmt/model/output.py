@@ -1,5 +1,6 @@
 """The loss over the vocabulary, without ever holding more than a chunk of the tokens x vocabulary matrix."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ def smoothed_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Sums over tokens, in nats: the label-smoothed cross-entropy, and the plain one (which carries no gradient).
 
-    The reference distribution is 1 - smoothing at the target plus smoothing / V everywhere (Szegedy et al. 2016, section 7).
+    The reference distribution is 1 - smoothing at the target plus smoothing / V everywhere
+    (Szegedy et al. 2016, section 7).
     """
-    smoothed, plain = _SmoothedCrossEntropy.apply(readout_NE, weight_VE, bias_V, targets_N, smoothing, dtype)
-    return smoothed, plain
+    apply: Callable[..., tuple[Tensor, Tensor]] = _SmoothedCrossEntropy.apply
+    return apply(readout_NE, weight_VE, bias_V, targets_N, smoothing, dtype)
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
@@ -56,6 +58,6 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         return smoothed, plain
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor, _: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> Any:
         d_readout, d_weight, d_bias = ctx.saved_tensors
         return d_readout * scale, d_weight * scale, d_bias * scale, None, None, None

@@ -1,14 +1,15 @@
 """Whole sequences through a recurrence, as one node of the autograd graph each.
 
-A loop of small modules makes autograd keep every intermediate result and accumulate each weight's gradient in T small products.
-Here the loop holds the sequential work only: inputs are projected before it, weight gradients are one product after
-it, and backward is written out. The step-by-step decoder in decoder.py is the readable reference; tests hold both together
-(gradients in float64 included).
+A loop of small modules makes autograd keep every intermediate result and accumulate each weight's gradient in T small
+products. Here the loop holds the sequential work only: inputs are projected before it, weight gradients are one product
+after it, and backward is written out. The step-by-step decoder in decoder.py is the readable reference; tests hold both
+together (gradients in float64 included).
 
 `run_sequence`      a GRU or LSTM over given inputs: the encoder's layers and the plain decoder
 `run_attended`      a GRU or LSTM whose next input holds the context that its last state attended to
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,21 +21,36 @@ from nmt.model.products import operand, product
 
 
 def run_sequence(
-    cell: str, inputs_TDBG: Tensor, start: State, weight_DGH: Tensor, bias_DG: Tensor, mask_DBH: Tensor | None, dtype: torch.dtype
+    cell: str,
+    inputs_TDBG: Tensor,
+    start: State,
+    weight_DGH: Tensor,
+    bias_DG: Tensor,
+    mask_DBH: Tensor | None,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor | None]:
     """Run D independent recurrences side by side.
 
-    `inputs_TDBG` are projected inputs with their bias, `start` the first state ([D, B, H] each), `mask_DBH` the dropout mask
-    on the recurrent product's operand, `dtype` the products' type. Returns hidden states [T, D, B, H] and, of an LSTM, memories.
+    `inputs_TDBG` are projected inputs with their bias, `start` the first state ([D, B, H] each), `mask_DBH` the dropout
+    mask on the recurrent product's operand, `dtype` the products' type. Returns hidden states [T, D, B, H] and, of an
+    LSTM, memories.
     """
-    results = _Sequence.apply(cell, dtype, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start)
+    apply: Callable[..., Tensor | tuple[Tensor, Tensor]] = _Sequence.apply
+    results = apply(cell, dtype, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start)
     return results if isinstance(results, tuple) else (results, None)
 
 
 class _Sequence(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, name: str, dtype: torch.dtype, inputs: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None, *start: Tensor
+        ctx: Any,
+        name: str,
+        dtype: torch.dtype,
+        inputs: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mask: Tensor | None,
+        *start: Tensor,
     ) -> Any:
         cell, state = CELLS[name], tuple(start)
         transposed = operand(weight, dtype).transpose(1, 2).contiguous()
@@ -76,20 +92,21 @@ class _Sequence(torch.autograd.Function):
 def run_attended(
     cell: str, score: str, dtype: torch.dtype,
     inputs_TBG: Tensor, start: State, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor,
-    query_weight_AH: Tensor, score_weight_A: Tensor, context_weight_GC: Tensor, weight_GH: Tensor, bias_G: Tensor, mask_BH: Tensor | None,
+    query_weight_AH: Tensor, score_weight_A: Tensor, context_weight_GC: Tensor,
+    weight_GH: Tensor, bias_G: Tensor, mask_BH: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Run the attention decoder's recurrence, teacher-forced.
 
-    At each step: query = W_q h; weights = softmax(score(query, keys)); context = weights values; the cell reads its projected
-    input plus W_c context. `score` is "additive": w . tanh(query + key), or "dot": query . key times score_weight_A[0].
-    `absent_BS` is true at padding. Returns hidden states [T, B, H], contexts [T, B, C] and weights [T, B, S]; the weights
-    are for looking at and carry no gradient.
+    At each step: query = W_q h; weights = softmax(score(query, keys)); context = weights values; the cell reads its
+    projected input plus W_c context. `score` is "additive": w . tanh(query + key), or "dot": query . key times
+    score_weight_A[0]. `absent_BS` is true at padding. Returns hidden states [T, B, H], contexts [T, B, C] and weights
+    [T, B, S]; the weights are for looking at and carry no gradient.
     """
-    result: tuple[Tensor, Tensor, Tensor] = _Attended.apply(
+    apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Attended.apply
+    return apply(
         cell, score, dtype, inputs_TBG, keys_BSA, values_BSC, absent_BS,
         query_weight_AH, score_weight_A, context_weight_GC, weight_GH, bias_G, mask_BH, *start,
     )  # fmt: skip
-    return result
 
 
 class _Attended(torch.autograd.Function):
@@ -97,7 +114,8 @@ class _Attended(torch.autograd.Function):
     def forward(
         ctx: Any, name: str, score: str, dtype: torch.dtype,
         inputs: Tensor, keys: Tensor, values: Tensor, absent: Tensor,
-        query_weight: Tensor, score_weight: Tensor, context_weight: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None, *start: Tensor,
+        query_weight: Tensor, score_weight: Tensor, context_weight: Tensor,
+        weight: Tensor, bias: Tensor, mask: Tensor | None, *start: Tensor,
     ) -> Any:  # fmt: skip
         cell, state = CELLS[name], tuple(start)
         query_size = len(query_weight)
@@ -121,12 +139,14 @@ class _Attended(torch.autograd.Function):
             attention = torch.softmax(scores.masked_fill_(absent, -torch.inf), dim=-1)
             context = (attention[:, None] @ values).squeeze(1)
             state, kept = cell_forward(cell, step + product(context, context_T, dtype), recurrent, state)
-            for column, item in zip(
-                (saved, operands, contexts, weights, hiddens), (kept, hidden, context, attention, state[0]), strict=True
-            ):
-                column.append(item)
+            saved.append(kept)
+            operands.append(hidden)
+            contexts.append(context)
+            weights.append(attention)
+            hiddens.append(state[0])
         contexts_TBC, weights_TBS = torch.stack(contexts), torch.stack(weights)
-        ctx.cell, ctx.additive, ctx.dtype, ctx.saved, ctx.scored, ctx.operands = cell, additive, dtype, saved, scored, operands
+        ctx.cell, ctx.additive, ctx.dtype = cell, additive, dtype
+        ctx.saved, ctx.scored, ctx.operands = saved, scored, operands
         ctx.save_for_backward(joint, context_weight, keys, values, score_weight, mask, contexts_TBC, weights_TBS)
         ctx.mark_non_differentiable(weights_TBS)
         return torch.stack(hiddens), contexts_TBC, weights_TBS
@@ -161,11 +181,14 @@ class _Attended(torch.autograd.Function):
             d_joint = torch.cat([d_query, d_recurrent], dim=-1)
             through = product(d_joint, joint, dtype)
             carried = (before[0] + (through if mask is None else through * mask), *before[1:])
-            for column, item in zip((d_inputs, d_projected, d_all_contexts), (d_input, d_joint, d_context), strict=True):
-                column.append(item)
+            d_inputs.append(d_input)
+            d_projected.append(d_joint)
+            d_all_contexts.append(d_context)
         if ctx.additive:
             d_keys = d_keys.mul_(4.0 * score_weight)
-        d_inputs_TBG, d_projected_TBG, d_contexts_TBC = (torch.stack(column[::-1]) for column in (d_inputs, d_projected, d_all_contexts))
+        d_inputs_TBG, d_projected_TBG, d_contexts_TBC = (
+            torch.stack(column[::-1]) for column in (d_inputs, d_projected, d_all_contexts)
+        )
         d_values = weights_TBS.permute(1, 2, 0) @ d_contexts_TBC.transpose(0, 1)
         operands_NH = operand(torch.stack(ctx.operands).flatten(0, 1), dtype)
         d_joint_weight = product(d_projected_TBG.flatten(0, 1).t(), operands_NH, dtype)
@@ -174,6 +197,6 @@ class _Attended(torch.autograd.Function):
         d_bias = d_projected_TBG[..., query_size:].sum((0, 1))
         return (
             None, None, None, d_inputs_TBG, d_keys, d_values, None,
-            d_joint_weight[:query_size], d_score if ctx.additive else None, d_context_weight, d_joint_weight[query_size:], d_bias,
-            None, *carried,
+            d_joint_weight[:query_size], d_score if ctx.additive else None, d_context_weight,
+            d_joint_weight[query_size:], d_bias, None, *carried,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nmt.batching import Batch
 from nmt.config import Model
 from nmt.errors import UserError
-from nmt.model.attention import AdditiveAttention, DotAttention, GeneralAttention, NoAttention
+from nmt.model.attention import AdditiveAttention, Attention, DotAttention, GeneralAttention, NoAttention
 from nmt.model.decoder import Decoder, DecoderMasks, DecoderState, Memory
 from nmt.model.encoder import Encoder
 from nmt.model.output import smoothed_cross_entropy
@@ -58,7 +58,9 @@ class Seq2Seq(nn.Module):
         self.bridge = nn.Linear(self.encoder.output_size, states * hidden_size)
         kind = _attention(attention, hidden_size, self.encoder.output_size, settings.attention_size)
         context_size = hidden_size if attention == "none" else self.encoder.output_size
-        self.decoder = Decoder(cell, embedding_size, hidden_size, settings.decoder.layers, context_size, kind, settings.readout)
+        self.decoder = Decoder(
+            cell, embedding_size, hidden_size, settings.decoder.layers, context_size, kind, settings.readout
+        )
         self.output = nn.Linear(embedding_size, target_size)
         if settings.tie_output:
             self.output.weight = self.target_embedding.weight  # Press & Wolf 2017
@@ -82,14 +84,16 @@ class Seq2Seq(nn.Module):
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor, masks: Masks | None = None) -> Memory:
         """Read source sentences (pieces + eos, padded with PAD) [B, S] of these lengths [B]."""
-        embedded_SBE = _drop(self.source_embedding(source_BS.t()), masks and masks.source_embedding)
+        embedded_SBE = _drop(self.source_embedding(source_BS.t()), masks.source_embedding if masks else None)
         recurrent_masks = masks.encoder_recurrent if masks else [None] * len(self.encoder.layers)
         output_mask_BC = masks.encoder_output if masks else None
-        outputs_SBC, summary_BC = self.encoder(embedded_SBE, lengths_B, recurrent_masks, output_mask_BC, self.product_dtype)
+        outputs_SBC, summary_BC = self.encoder(
+            embedded_SBE, lengths_B, recurrent_masks, output_mask_BC, self.product_dtype
+        )
         summary_BC = _drop(summary_BC, output_mask_BC)
         bridged = torch.tanh(linear(summary_BC, self.bridge.weight, self.bridge.bias, self.product_dtype))
         layers, hidden_size = self.settings.decoder.layers, self.settings.decoder.hidden_size
-        parts = bridged.unflatten(-1, (-1, layers, hidden_size)).permute(1, 2, 0, 3)
+        parts = bridged.view(len(bridged), -1, layers, hidden_size).permute(1, 2, 0, 3)
         start = DecoderState(tuple(parts.unbind(0)))
         if self.has_attention:
             values_BSC = _drop(outputs_SBC, output_mask_BC).transpose(0, 1).contiguous()
@@ -104,10 +108,14 @@ class Seq2Seq(nn.Module):
         """The decoder's state before the first word: the bridge's."""
         return memory.start
 
-    def step(self, memory: Memory, state: DecoderState, previous_B: Tensor) -> tuple[Tensor, DecoderState, Tensor | None]:
+    def step(
+        self, memory: Memory, state: DecoderState, previous_B: Tensor
+    ) -> tuple[Tensor, DecoderState, Tensor | None]:
         """One step of prediction: logits [B, V], the next state, the attention weights [B, S]."""
         embedded_BE = self.target_embedding(previous_B)
-        hidden_BH, context_BC, state, weights_BS = self.decoder.step(memory, state, embedded_BE, None, self.product_dtype)
+        hidden_BH, context_BC, state, weights_BS = self.decoder.step(
+            memory, state, embedded_BE, None, self.product_dtype
+        )
         readout_BE = self.decoder.read_out(hidden_BH, context_BC, embedded_BE, self.product_dtype)
         return self.output(readout_BE), state, weights_BS
 
@@ -123,18 +131,20 @@ class Seq2Seq(nn.Module):
         """The teacher-forced loss of a batch; padding is neither scored nor counted."""
         dtype = self.product_dtype
         memory = self.encode(batch.source_BS, batch.source_lengths_B, masks)
-        embedded_TBE = _drop(self.target_embedding(batch.inputs_BT.t()), masks and masks.target_embedding)
+        embedded_TBE = _drop(self.target_embedding(batch.inputs_BT.t()), masks.target_embedding if masks else None)
         decoder_masks = masks.decoder if masks else DecoderMasks([None] * self.settings.decoder.layers, None)
         hidden_TBH, contexts_TBC, _ = self.decoder.decode(memory, embedded_TBE, decoder_masks, dtype)
         hidden_TBH = _drop(hidden_TBH, decoder_masks.output)
         outputs_TB = batch.outputs_BT.t()
         real = (outputs_TB != PAD).flatten().nonzero().squeeze(-1)
-        parts_NX = (part.flatten(0, 1)[real] for part in (hidden_TBH, contexts_TBC, embedded_TBE))
-        readout_NE = self.decoder.read_out(*parts_NX, dtype)
+        hidden_NH, contexts_NC, embedded_NE = (x.flatten(0, 1)[real] for x in (hidden_TBH, contexts_TBC, embedded_TBE))
+        readout_NE = self.decoder.read_out(hidden_NH, contexts_NC, embedded_NE, dtype)
         if masks and masks.readout is not None:
             readout_NE = readout_NE * masks.readout[real % len(batch.rows)]
         targets_N = outputs_TB.flatten()[real]
-        smoothed, plain = smoothed_cross_entropy(readout_NE, self.output.weight, self.output.bias, targets_N, smoothing, dtype)
+        smoothed, plain = smoothed_cross_entropy(
+            readout_NE, self.output.weight, self.output.bias, targets_N, smoothing, dtype
+        )
         return Loss(smoothed, plain, batch.target_tokens)
 
     def masks(self, rows_B: Tensor, seed: int, update: int) -> Masks:
@@ -145,7 +155,11 @@ class Seq2Seq(nn.Module):
         def mask(rate: float, width: int) -> Tensor | None:
             return dropout_mask(rate, width, rows_B, seed, update, next(sites))
 
-        embedding_size, hidden_size, context_size = settings.embedding_size, settings.decoder.hidden_size, self.encoder.output_size
+        embedding_size, hidden_size, context_size = (
+            settings.embedding_size,
+            settings.decoder.hidden_size,
+            self.encoder.output_size,
+        )
         return Masks(
             source_embedding=mask(rates.embedding, embedding_size),
             target_embedding=mask(rates.embedding, embedding_size),
@@ -153,7 +167,8 @@ class Seq2Seq(nn.Module):
             readout=mask(rates.output, embedding_size),
             encoder_recurrent=[mask(rates.recurrent, context_size) for _ in range(settings.encoder.layers)],
             decoder=DecoderMasks(
-                [mask(rates.recurrent, hidden_size) for _ in range(settings.decoder.layers)], mask(rates.output, hidden_size)
+                [mask(rates.recurrent, hidden_size) for _ in range(settings.decoder.layers)],
+                mask(rates.output, hidden_size),
             ),
         )
 
@@ -168,18 +183,20 @@ class Seq2Seq(nn.Module):
     def training_flops(self, source_tokens: int, target_tokens: int, pairs: int) -> int:
         """Floating-point operations of training on so many tokens, by formula.
 
-        Six for each weight and each token it meets (forward 2, backward 4; Kaplan et al. 2020, section 2.1), embeddings looked up for nothing, plus
-        six for each unit of key and value at each of the `pairs` of a source and a target position of one sentence.
+        Six for each weight and each token it meets (forward 2, backward 4; Kaplan et al. 2020, section 2.1), embeddings
+        looked up for nothing, plus six for each unit of key and value at each of the `pairs` of a source and a target
+        position of one sentence.
         """
         sizes = self.parameters_by_part()
-        keys = self.decoder.attention.key_size and sum(p.numel() for n, p in self.named_parameters() if n.startswith("decoder.attention.key"))
+        named = self.named_parameters()
+        keys = sum(parameter.numel() for name, parameter in named if name.startswith("decoder.attention.key"))
         per_source = sizes["encoder"] + keys
         per_target = sizes["decoder"] + sizes.get("attention", 0) - keys + self.output.weight.numel()
         per_pair = self.decoder.attention.key_size + self.encoder.output_size if self.has_attention else 0
         return 6 * (source_tokens * per_source + target_tokens * per_target + pairs * per_pair)
 
 
-def _attention(kind: str, query_size: int, value_size: int, attention_size: int) -> nn.Module:
+def _attention(kind: str, query_size: int, value_size: int, attention_size: int) -> Attention:
     if kind == "none":
         return NoAttention()
     if kind == "additive":
@@ -199,17 +216,20 @@ def _initial(name: str, random: Tensor) -> Tensor:
     if name.endswith("bias"):
         return torch.zeros_like(random)
     if "embedding" in name:
-        values = random * random.shape[-1] ** -0.5
+        values: Tensor = random * random.shape[-1] ** -0.5
         values[PAD] = 0.0
         return values
     if name.endswith("hidden_weight"):
         # Orthogonal gate by gate (Saxe et al. 2014): a recurrent product neither shrinks nor blows up its state.
         size = random.shape[-1]
-        squares, upper = torch.linalg.qr(random.unflatten(1, (-1, size)))
+        squares: Tensor
+        upper: Tensor
+        squares, upper = torch.linalg.qr(random.view(len(random), -1, size, size))
         return (squares * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]).flatten(1, 2)
-    if random.ndim == 1:
-        return random * random.shape[0] ** -0.5
-    return random * (2.0 / (random.shape[-1] + random.shape[-2])) ** 0.5  # Glorot & Bengio 2010
+    spread: float = random.shape[0] ** -0.5
+    if random.ndim > 1:
+        spread = (2.0 / (random.shape[-1] + random.shape[-2])) ** 0.5  # Glorot & Bengio 2010
+    return random * spread
 
 
 def _drop(tensor: Tensor, mask: Tensor | None) -> Tensor:

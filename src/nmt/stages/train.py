@@ -1,9 +1,5 @@
 """Train one variant with one seed.
 
-Reads    data/tokenized
-Writes   models/<variant>/<seed>, reports/training/<variant>/<seed>/{history.csv, summary.json}
-Params   corpus, prepare.unicode, runtime, model, train, variants.<variant>
-
 A training that was killed goes on from its last state in .nmt/training/<training id>.
 """
 
@@ -11,6 +7,7 @@ import shutil
 import signal
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from types import FrameType
 
 from filelock import FileLock, Timeout
@@ -31,6 +28,12 @@ from nmt.training import Every, Trainer, UpdateResult
 
 
 def main(variant: str, seed: int) -> None:
+    """Train, or go on with a training that was killed, and write the model and how it came about.
+
+    Reads: data/tokenized.
+    Writes: models/<variant>/<seed>, reports/training/<variant>/<seed>/{history.csv,summary.json}.
+    Params: corpus, prepare.unicode, runtime, model, train, variants.<variant>.
+    """
     params = load_params()
     runtime = resolve(params.runtime)
     training_id = identity.training_id(variant, seed)
@@ -42,7 +45,9 @@ def main(variant: str, seed: int) -> None:
             train(trainer, state, params, variant, seed)
             write_outputs(trainer, params, variant, seed, runtime, training_id)
     except Timeout:
-        raise UserError(f"another process is training {variant} with seed {seed} right now; wait for it or end it") from None
+        raise UserError(
+            f"another process is training {variant} with seed {seed} right now; wait for it or end it"
+        ) from None
     shutil.rmtree(state)
     tracking.publish_model(variant, seed)
 
@@ -54,18 +59,23 @@ def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved) -> 
     model.initialize(seed)
     model.to(runtime.device)
     model.product_dtype = runtime.product_dtype
-    train_text, dev_text = (ParallelText.open(*(paths.token_store(split, side) for side in paths.SIDES)) for split in ("train", "dev"))
+    train_text, dev_text = (
+        ParallelText.open(*(paths.token_store(split, side) for side in paths.SIDES)) for split in ("train", "dev")
+    )
     return Trainer(model, train_text, dev_text, params.train, seed, on_update=lambda _: None)
 
 
-def train(trainer: Trainer, state: paths.Path, params: Params, variant: str, seed: int) -> None:
+def train(trainer: Trainer, state: Path, params: Params, variant: str, seed: int) -> None:
     """Run the epochs that are left, with a bar, live curves and a checkpoint now and then."""
     checkpoint = load_checkpoint(state)
     if checkpoint is not None:
         trainer.restore(checkpoint)
         print(f"going on after update {trainer.progress.updates}", flush=True)
     due, stop = Every(params.train.checkpoint_seconds), Stop()
-    with tracking.live_curves(variant, seed) as live, tqdm(unit="tok", unit_scale=True, file=sys.stderr, mininterval=1.0) as bar:
+    with (
+        tracking.live_curves(variant, seed) as live,
+        tqdm(unit="tok", unit_scale=True, file=sys.stderr, mininterval=1.0) as bar,
+    ):
 
         def on_update(result: UpdateResult) -> None:
             bar.update(result.target_tokens)
@@ -74,7 +84,10 @@ def train(trainer: Trainer, state: paths.Path, params: Params, variant: str, see
                 bar.total = int(whole)
                 bar.set_description(f"{variant}-{seed} epoch {result.epoch}/{params.train.max_epochs}", refresh=False)
                 bar.set_postfix(loss=f"{result.loss:.3f}", refresh=False)
-                live.log(result.update, {"live/train_loss": result.loss, "live/tokens_per_second": bar.format_dict["rate"] or 0.0})
+                live.log(
+                    result.update,
+                    {"live/train_loss": result.loss, "live/tokens_per_second": bar.format_dict["rate"] or 0.0},
+                )
             if stop.wanted or due():
                 save_checkpoint(state, trainer.checkpoint())
             if stop.wanted:
@@ -83,11 +96,14 @@ def train(trainer: Trainer, state: paths.Path, params: Params, variant: str, see
         trainer.on_update = on_update
         for epoch in trainer.epochs():
             live.log(epoch.updates, {"dev_loss": epoch.dev_loss})
-            tqdm.write(f"{variant}-{seed} epoch {epoch.epoch}: train loss {epoch.train_loss:.3f}, dev loss {epoch.dev_loss:.3f}", file=sys.stderr)
+            losses = f"train loss {epoch.train_loss:.3f}, dev loss {epoch.dev_loss:.3f}"
+            tqdm.write(f"{variant}-{seed} epoch {epoch.epoch}: {losses}", file=sys.stderr)
             bar.reset()
 
 
-def write_outputs(trainer: Trainer, params: Params, variant: str, seed: int, runtime: Resolved, training_id: str) -> None:
+def write_outputs(
+    trainer: Trainer, params: Params, variant: str, seed: int, runtime: Resolved, training_id: str
+) -> None:
     """The bundle, the curve and the summary."""
     models = {side: paths.subword_model(side) for side in paths.SIDES}
     model = trainer.model
@@ -96,7 +112,10 @@ def write_outputs(trainer: Trainer, params: Params, variant: str, seed: int, run
             "format": 1,
             "attention": model.attention_kind,
             "model": params.model.model_dump(),
-            "vocabulary": {"source": model.source_embedding.num_embeddings, "target": model.target_embedding.num_embeddings},
+            "vocabulary": {
+                "source": model.source_embedding.num_embeddings,
+                "target": model.target_embedding.num_embeddings,
+            },
             "languages": {"source": params.corpus.source, "target": params.corpus.target},
             "unicode": params.prepare.unicode.model_dump(),
             "tokenizer_sha256": {side: sha256(path) for side, path in models.items()},

@@ -1,0 +1,113 @@
+"""Token store and batches."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nmt.batching import ParallelText, TokenStore, pad
+from nmt.errors import UserError
+from nmt.subwords import BOS, EOS, PAD
+
+SENTENCES = [[5, 6, 7], [], [9], [4, 4, 4, 4]]
+
+
+def text(folder: Path, count: int, seed: int = 1) -> ParallelText:
+    """Random pairs with lengths like those of short sentences."""
+    random = np.random.default_rng(seed)
+    for side in ("source", "target"):
+        lengths = 1 + random.poisson(9, count)
+        TokenStore.write(folder / side, [random.integers(4, 100, length).tolist() for length in lengths])
+    return ParallelText.open(folder / "source", folder / "target")
+
+
+def test_store_gives_back_what_was_written(tmp_path: Path) -> None:
+    """Sentences of any length, the empty one included, come back from the memory map."""
+    TokenStore.write(tmp_path / "train.source", SENTENCES)
+    store = TokenStore.open(tmp_path / "train.source")
+    assert [store[i].tolist() for i in range(len(store))] == SENTENCES
+    assert store.lengths.tolist() == [3, 0, 1, 4]
+    assert isinstance(store.ids, np.memmap)
+
+
+def test_padded_rows_have_their_frame(tmp_path: Path) -> None:
+    """A bos before, an eos after the last real token, padding behind."""
+    TokenStore.write(tmp_path / "x", SENTENCES)
+    store = TokenStore.open(tmp_path / "x")
+    rows = np.array([2, 0, 1])
+    assert store.padded(rows, after=[EOS]).tolist() == [[9, EOS, PAD, PAD], [5, 6, 7, EOS], [EOS, PAD, PAD, PAD]]
+    assert store.padded(rows, before=[BOS]).tolist() == [[BOS, 9, PAD, PAD], [BOS, 5, 6, 7], [BOS, PAD, PAD, PAD]]
+
+
+@given(st.lists(st.lists(st.integers(4, 60_000), max_size=9), min_size=1, max_size=8))
+def test_pad_keeps_every_token(sequences: list[list[int]]) -> None:
+    """Rows cut at their lengths are the sequences; everything else is padding."""
+    rows, lengths = pad(sequences)
+    assert [row[:length].tolist() for row, length in zip(rows, lengths, strict=True)] == sequences
+    assert int((rows != PAD).sum()) == sum(map(len, sequences))
+
+
+def test_damaged_store_is_refused(tmp_path: Path) -> None:
+    """A missing file, a truncated one and offsets of another corpus each give one clear error."""
+    with pytest.raises(UserError, match="no readable token store"):
+        TokenStore.open(tmp_path / "absent")
+    TokenStore.write(tmp_path / "x", SENTENCES)
+    offsets = tmp_path / "x.offsets.npy"
+    whole = offsets.read_bytes()
+    offsets.write_bytes(whole[:-9])
+    with pytest.raises(UserError, match="dvc repro tokenize"):
+        TokenStore.open(tmp_path / "x")
+    np.save(offsets, np.array([0, 3]))
+    with pytest.raises(UserError, match="8 tokens, but the offsets speak of 3"):
+        TokenStore.open(tmp_path / "x")
+
+
+def test_unequal_sides_are_refused(tmp_path: Path) -> None:
+    """Pairs must match."""
+    TokenStore.write(tmp_path / "source", SENTENCES)
+    TokenStore.write(tmp_path / "target", SENTENCES[:3])
+    with pytest.raises(UserError, match="4 source and 3 target sentences"):
+        ParallelText.open(tmp_path / "source", tmp_path / "target")
+
+
+@pytest.mark.parametrize("keys", [None, (1, 0), (1, 1)])
+def test_a_plan_takes_every_pair_once_within_the_budget(tmp_path: Path, keys: tuple[int, int] | None) -> None:
+    """No pair is lost or doubled; a batch's longer side, padded, holds at most the budget; little of it is padding."""
+    pairs = text(tmp_path, 3000)
+    plan = pairs.plan(700, keys)
+    assert sorted(np.concatenate(plan).tolist()) == list(range(3000))
+    real = padded = 0
+    for rows in plan:
+        batch = pairs.batch(rows)
+        assert max(batch.source_BS.numel(), batch.outputs_BT.numel()) <= 700
+        real += batch.source_tokens + batch.target_tokens
+        padded += batch.source_BS.numel() + batch.outputs_BT.numel()
+    assert 1 - real / padded < 0.08
+
+
+def test_a_sentence_longer_than_the_budget_has_a_batch_of_its_own(tmp_path: Path) -> None:
+    """Nothing is dropped for its length."""
+    pairs = text(tmp_path, 50)
+    assert sorted(np.concatenate(pairs.plan(3, (1, 0))).tolist()) == list(range(50))
+
+
+def test_plans_follow_their_keys(tmp_path: Path) -> None:
+    """The same keys give the same batches in the same order; another epoch or seed gives another order."""
+    pairs = text(tmp_path, 500)
+    plans = {keys: [rows.tolist() for rows in pairs.plan(200, keys)] for keys in [(1, 0), (1, 1), (2, 0)]}
+    assert plans[1, 0] == [rows.tolist() for rows in pairs.plan(200, (1, 0))]
+    assert plans[1, 0] != plans[1, 1] != plans[2, 0]
+
+
+def test_batch_counts_real_tokens(tmp_path: Path) -> None:
+    """Counts include each side's eos and nothing of the padding."""
+    pairs = text(tmp_path, 20)
+    batch = pairs.batch(np.arange(20))
+    assert batch.source_tokens == int((batch.source_BS != PAD).sum()) == int(batch.source_lengths_B.sum())
+    assert batch.target_tokens == int((batch.outputs_BT != PAD).sum())
+    assert torch.equal(
+        batch.inputs_BT[:, 1:], batch.outputs_BT[:, :-1].masked_fill(batch.outputs_BT[:, :-1] == EOS, PAD)
+    )

@@ -1,0 +1,176 @@
+"""The training loop: it learns, it can be cut anywhere, it stops when it should."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nmt.batching import ParallelText, TokenStore
+from nmt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nmt.config import Train
+from nmt.errors import UserError
+from nmt.training import EpochResult, Trainer, UpdateResult, evaluate_loss, learning_rate
+
+from .models import tiny_model, with_dropout
+
+RECIPE = {
+    "max_epochs": 3,
+    "batch_tokens": 60,
+    "optimizer": "adam",
+    "learning_rate": 0.02,
+    "betas": [0.9, 0.98],
+    "weight_decay": 0.0,
+    "schedule": {"warmup_updates": 5, "decay": "linear", "final_share": 0.1},
+    "clip_norm": 1.0,
+    "label_smoothing": 0.1,
+    "average_decay": 0.9,
+    "patience": 3,
+    "checkpoint_seconds": 1.0,
+}
+
+
+class Cut(Exception):
+    """Stands for a process that ends between two updates."""
+
+
+def copies(folder: Path, count: int = 60) -> ParallelText:
+    """Pairs whose target is the source's first piece."""
+    random = np.random.default_rng(1)
+    sources = [random.integers(4, 11, random.integers(2, 7)).tolist() for _ in range(count)]
+    TokenStore.write(folder / "source", sources)
+    TokenStore.write(folder / "target", [source[:1] for source in sources])
+    return ParallelText.open(folder / "source", folder / "target")
+
+
+def trainer(text: ParallelText, cut_at: int | None = None, attention: str = "additive", **changes: object) -> Trainer:
+    """A training of a tiny model with dropout; `cut_at` raises Cut after that update."""
+    model = with_dropout(tiny_model(attention), 0.2)
+
+    def on_update(result: UpdateResult) -> None:
+        if result.update == cut_at:
+            raise Cut
+
+    return Trainer(model, text, text, Train.model_validate(RECIPE | changes), 1, on_update)
+
+
+def run(training: Trainer) -> list[EpochResult]:
+    """All epochs."""
+    return list(training.epochs())
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    """Dev loss falls well below that of the first weights and below a uniform guess."""
+    text = copies(tmp_path)
+    training = trainer(text, max_epochs=30, patience=30)
+    first = evaluate_loss(training.model, text, 100)
+    history = run(training)
+    assert history[-1].dev_loss < 0.5 * first
+    assert history[-1].dev_perplexity == pytest.approx(math.exp(history[-1].dev_loss))
+    assert [row.epoch for row in history] == list(range(1, 31))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize("cut_at", [1, 5, 6, 7, 15])
+def test_a_cut_training_goes_on_to_the_same_bits(tmp_path: Path, cut_at: int, optimizer: str) -> None:
+    """Cut after any update, also an epoch's last, saved, loaded, resumed: weights and history equal the uncut ones."""
+    text = copies(tmp_path)
+    whole = trainer(text, optimizer=optimizer)
+    expected = run(whole)
+    assert expected[0].updates == 6
+    cut = trainer(text, cut_at=cut_at, optimizer=optimizer)
+    with pytest.raises(Cut):
+        run(cut)
+    save_checkpoint(tmp_path / "state", cut.checkpoint())
+    resumed = trainer(text, optimizer=optimizer)
+    loaded = load_checkpoint(tmp_path / "state")
+    assert loaded is not None
+    resumed.restore(loaded)
+    run(resumed)
+    assert resumed.history == expected
+    for name, tensor in whole.checkpoint().tensors.items():
+        assert torch.equal(tensor, resumed.checkpoint().tensors[name]), name
+    assert resumed.progress == whole.progress
+
+
+def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
+    """Two trainings of one process are equal, although other random numbers were drawn in between."""
+    text = copies(tmp_path)
+    one = trainer(text)
+    run(one)
+    torch.rand(5), np.random.default_rng().random()
+    other = trainer(text)
+    run(other)
+    assert all(torch.equal(one.best[name], other.best[name]) for name in one.best)
+
+
+def test_training_stops_early_and_keeps_the_best(tmp_path: Path) -> None:
+    """A rate that is far too high makes dev loss rise: the best epoch's weights stay, and patience ends it."""
+    text = copies(tmp_path)
+    training = trainer(text, max_epochs=40, patience=2, learning_rate=3.0, average_decay=0.0)
+    history = run(training)
+    losses = [row.dev_loss for row in history]
+    best = losses.index(min(losses)) + 1
+    assert training.progress.best_epoch == best
+    assert len(history) == min(best + 2, 40) < 40
+    model = tiny_model("additive")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(training.best[name])
+    assert evaluate_loss(model, text, 60) == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_a_loss_that_is_not_finite_names_the_place(tmp_path: Path) -> None:
+    """Weights that overflow stop training with step, batch and lines, before they are updated."""
+    text = copies(tmp_path)
+    training = trainer(text)
+    with torch.no_grad():
+        training.model.bridge.weight.fill_(math.nan)
+    with pytest.raises(UserError, match=r"not finite at update 1 \(epoch 1, batch 1 of 6, train lines \d+, \d+"):
+        run(training)
+
+
+def test_average_follows_the_weights(tmp_path: Path) -> None:
+    """Decay 0 is no average; any other decay trails behind the weights."""
+    text = copies(tmp_path)
+    without, averaged = trainer(text, average_decay=0.0, max_epochs=1), trainer(text, average_decay=0.99, max_epochs=1)
+    run(without), run(averaged)
+    assert torch.equal(without.averaged.bridge.weight, without.model.bridge.weight)
+    assert not torch.equal(averaged.averaged.bridge.weight, averaged.model.bridge.weight)
+
+
+@pytest.mark.parametrize(
+    ("decay", "update", "done", "expected"),
+    [
+        ("none", 0, 0.0, 0.2),
+        ("none", 4, 0.1, 1.0),
+        ("none", 100, 0.9, 1.0),
+        ("linear", 100, 0.5, 0.55),
+        ("linear", 100, 1.0, 0.1),
+        ("cosine", 100, 0.5, 0.55),
+        ("cosine", 100, 1.0, 0.1),
+        ("inverse_sqrt", 4, 0.1, 1.0),
+        ("inverse_sqrt", 19, 0.1, 0.5),
+    ],
+)
+def test_schedules(decay: str, update: int, done: float, expected: float) -> None:
+    """Known rates of each schedule, as shares of a peak of 1 with five warm-up updates."""
+    settings = Train.model_validate(
+        RECIPE | {"learning_rate": 1.0, "schedule": {"warmup_updates": 5, "decay": decay, "final_share": 0.1}}
+    )
+    assert learning_rate(settings, update, done) == pytest.approx(expected)
+
+
+def test_an_unreadable_checkpoint_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A truncated state is refused with a word, and nothing is there in a fresh folder."""
+    assert load_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, Checkpoint({"x": torch.ones(100)}, {"a": 1}))
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    assert loaded.progress == {"a": 1}
+    assert torch.equal(loaded.tensors["x"], torch.ones(100))
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:-50])
+    assert load_checkpoint(tmp_path) is None
+    assert "training starts from the beginning" in capsys.readouterr().out
