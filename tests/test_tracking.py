@@ -40,9 +40,18 @@ from tests.synthetic_results import (
 MODEL_PARTS = ("provenance", "dataset", "training", "scores", "attention", "model")
 
 
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: to make one takes seconds, to copy it none."""
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Path) -> Path:
     """A synthetic project as the current folder, with a store of its own."""
+    shutil.copy(database, tmp_path)
     for name in ("MLFLOW_TRACKING_URI", "NMT_TRACKING", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
         monkeypatch.delenv(name, raising=False)
     make_project(tmp_path)
@@ -206,6 +215,7 @@ def test_an_interrupted_call_is_made_good(project: Path) -> None:
 
 def test_four_processes_share_a_fresh_store(project: Path) -> None:
     """Started together where no store is, they make one run per result, one version each, and no error."""
+    Path("mlflow.db").unlink()
     make_result("plain")
     make_result("attention")
     code = "import sys; from nmt import tracking; [tracking.publish_model(v, 1) for v in sys.argv[1:]]"
@@ -331,11 +341,13 @@ def _silent_server(health: bool) -> Iterator[str]:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    release.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        release.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -427,6 +439,7 @@ assert not {{"mlflow", "torch"}} & {{name for name, module in sys.modules.items(
 def test_without_tracking_nothing_happens(project: Path, before: str, switch: str, line: str) -> None:
     """Switched off, or without mlflow: a line per call, no import, no file."""
     make_result("plain")
+    Path("mlflow.db").unlink()
     output, _ = _spawn(SILENT.format(before=before), NMT_TRACKING=switch).communicate(timeout=60)
     assert output.splitlines() == [line] * 3
     assert not Path("mlflow.db").exists()

@@ -48,7 +48,8 @@ class LiveCurves:
             if run.info.status != "FINISHED":  # a forced repetition of a finished result adds nothing
                 self._send_until_closed(_Sender(store, run))
         except Exception as error:  # the curves of the dev set are in history.csv
-            log.warning("tracking: no live curves: %s; `nmt publish` adds them later", one_line(error))
+            if not self._gone.is_set():
+                log.warning("tracking: no live curves: %s; `nmt publish` adds them later", one_line(error))
         finally:
             self._gone.set()
 

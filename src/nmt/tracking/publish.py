@@ -20,6 +20,8 @@ from nmt.tracking.values import flatten
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+LONGEST_REASON = 200
+
 log = logging.getLogger(__name__)
 
 
@@ -158,6 +160,6 @@ def _guarded(work: Callable[[], Published | None]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's first line, with its type unless it was written for users."""
+    """An exception's first line, with its type unless it was written for users; MLflow's can be very long."""
     text = next(iter(str(error).splitlines()), "")
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text[:LONGEST_REASON]}"

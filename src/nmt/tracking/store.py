@@ -82,8 +82,8 @@ def _set_environment() -> None:
 
 
 def _be_quiet() -> None:
-    """Keep the logs of migrations and other people's warnings off a user's terminal."""
-    for name in ("alembic", "mlflow"):
+    """Keep the logs of migrations and retries, and other people's warnings, off a user's terminal."""
+    for name in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for module in ("alembic", "mlflow", "pydantic", "sqlalchemy"):
         warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
