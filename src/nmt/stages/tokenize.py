@@ -1,8 +1,9 @@
 """Train the subword models and encode train and dev.
 
-Reads:  params.yaml (corpus, tokenize), data/prepared/{train,dev}.{source,target}.txt
-Writes: data/tokenized/{source,target}.model, data/tokenized/{train,dev}.{source,target}.{ids,offsets}.npy,
+Reads   data/prepared/{train,dev}.{source,target}.txt
+Writes  data/tokenized/{source,target}.model, data/tokenized/{train,dev}.{source,target}.{ids,offsets}.npy,
         reports/tokenization.json
+Params  corpus, tokenize
 """
 
 import sys

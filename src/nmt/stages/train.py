@@ -1,5 +1,9 @@
 """Train one variant with one seed.
 
+Reads   data/tokenized
+Writes  models/<variant>/<seed>, reports/training/<variant>/<seed>/{history.csv,summary.json}
+Params  corpus, prepare.unicode, runtime, model, train, variants.<variant>
+
 A training that was killed goes on from its last state in .nmt/training/<training id>.
 """
 
@@ -28,12 +32,7 @@ from nmt.training import Every, Trainer, UpdateResult
 
 
 def main(variant: str, seed: int) -> None:
-    """Train, or go on with a training that was killed, and write the model and how it came about.
-
-    Reads: data/tokenized.
-    Writes: models/<variant>/<seed>, reports/training/<variant>/<seed>/{history.csv,summary.json}.
-    Params: corpus, prepare.unicode, runtime, model, train, variants.<variant>.
-    """
+    """Train, or go on with a training that was killed, and write the model and how it came about."""
     params = load_params()
     runtime = resolve(params.runtime)
     training_id = identity.training_id(variant, seed)

@@ -4,17 +4,20 @@ import contextlib
 import fcntl
 import importlib.util
 import os
+import sqlite3
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from nmt import paths
 from nmt.errors import UserError
 
 PROBE_SECONDS = 2.0
 LOCK_SECONDS = 60.0
+_SQLITE = "sqlite:///"
 _EXPERIMENTS = (".dvc", "tmp", "exps")  # below it, DVC runs `--temp` and queued experiments in copies of the workspace
 
 
@@ -42,12 +45,13 @@ def workspace() -> Path:
 
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, else an SQLite file in the workspace, as an absolute address."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace() / 'mlflow.db'}"
+    path = str(workspace() / "mlflow.db").replace("%", "%25").replace("?", "%3F")  # the rest SQLAlchemy takes as it is
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{path}"
 
 
 def artifact_root(uri: str) -> str | None:
     """Where the artifacts of a store of our own go; None leaves it to the server."""
-    return (workspace() / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+    return (workspace() / "mlartifacts").as_uri() if uri.startswith(_SQLITE) else None
 
 
 def is_server(uri: str) -> bool:
@@ -56,15 +60,22 @@ def is_server(uri: str) -> bool:
 
 
 def probe(uri: str) -> None:
-    """Raise Unavailable unless the server answers in two seconds; MLflow's own calls would wait for minutes."""
-    if not is_server(uri):
-        return
+    """Raise Unavailable unless the store answers in two seconds; MLflow's own calls would try for minutes."""
+    try:
+        if is_server(uri):
+            _ask_server(uri)
+        elif uri.startswith(_SQLITE):
+            with contextlib.closing(sqlite3.connect(unquote(uri.removeprefix(_SQLITE)), PROBE_SECONDS)) as connection:
+                connection.execute("PRAGMA schema_version").fetchone()
+    except (OSError, ValueError, sqlite3.Error) as error:
+        raise Unavailable(f"no answer from {uri} ({getattr(error, 'reason', error)})") from None
+
+
+def _ask_server(uri: str) -> None:
     try:
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError as error:
         error.close()  # it answers; whether it lets us in shows later
-    except (OSError, ValueError) as error:
-        raise Unavailable(f"no answer from {uri} ({getattr(error, 'reason', error)})") from None
 
 
 @contextlib.contextmanager
