@@ -1,6 +1,7 @@
 """Files become runs: each once, whole, under the right id, and never at the cost of a stage."""
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -20,10 +21,14 @@ from mlflow.entities import Run
 
 from nmt import files, identity, paths, tracking
 from nmt.config import load_params
+from nmt.decoding import Decoding
+from nmt.errors import UserError
 from nmt.tracking import place, values
 from nmt.tracking.model import alias
 from nmt.tracking.publish import Published
 from nmt.tracking.store import Store, open_store
+from nmt.translator import Translator
+from tests.bundles import write_bundle
 from tests.synthetic_results import (
     EPOCHS,
     ROOT,
@@ -153,6 +158,67 @@ def test_a_model_is_a_version_of_its_direction(project: Path) -> None:
     assert "model_card.md" in names
     assert "__pycache__" not in names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
+
+
+SERVED = """
+import json, sys
+import mlflow.pyfunc, mlflow.pyfunc.scoring_server
+from fastapi.testclient import TestClient
+model = mlflow.pyfunc.load_model(sys.argv[1])
+client = TestClient(mlflow.pyfunc.scoring_server.init(model))
+lines = json.loads(sys.argv[2])
+bodies = [{"inputs": lines}, {"dataframe_split": {"columns": ["source"], "data": [[line] for line in lines]}}]
+answers = [client.post("/invocations", json=body).json()["predictions"] for body in bodies]
+print(json.dumps({"code": sys.modules["nmt.translator"].__file__, "answers": answers}))
+"""
+
+
+def test_the_logged_model_gives_the_same_words(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A fresh process elsewhere, pickle forbidden, without our sources: what the server answers is the Translator's."""
+    make_result("attention")
+    shutil.rmtree(paths.bundle("attention", 1))
+    folder = write_bundle(paths.bundle("attention", 1), "additive")
+    _publish(("attention", 1))
+    lines = ["我喜欢吃苹果。", "", "你好!"]
+    translator = Translator.load(folder, Decoding.of(load_params().translate))
+    best = [translation.hypotheses[0] for translation in translator.translate(lines)]
+
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SERVED, "models:/nmt-zh-en@attention", json.dumps(lines)],
+        env={**os.environ, "MLFLOW_TRACKING_URI": place.tracking_uri(), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+        cwd=tmp_path_factory.mktemp("elsewhere"),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    served = json.loads(process.stdout.splitlines()[-1])
+    for answer in served["answers"]:
+        assert [one["translation"] for one in answer] == [one.text for one in best]
+        assert [one["score"] for one in answer] == pytest.approx([one.score for one in best])
+    assert Path(served["code"]).is_relative_to(project / "mlartifacts")
+
+
+def test_a_model_that_is_not_there_is_one_clear_error(project: Path) -> None:
+    """The name that was asked for stands in it, and what to do."""
+    make_result("plain")
+    _publish()
+    messages = {
+        "models:/nmt-zh-en@none": "alias none not found",
+        "models:/other@plain": "not found",
+        "models:/nmt-zh-en/7": "not found",
+        "models:/nmt-zh-en": "models:/NAME@ALIAS or models:/NAME/VERSION",
+    }
+    for uri, message in messages.items():
+        with pytest.raises(UserError) as caught:
+            tracking.download_bundle(uri)
+        assert str(caught.value).startswith(uri)
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+    Path("mlflow.db").rename("elsewhere.db")
+    with pytest.raises(UserError, match=r"mlflow\.db does not exist"):
+        tracking.download_bundle("models:/nmt-zh-en@plain")
+    assert not Path("mlflow.db").exists()
 
 
 def test_a_run_grows_stage_by_stage(project: Path) -> None:

@@ -10,6 +10,7 @@ A training that was killed goes on from its last state in .nmt/training/<trainin
 import shutil
 import signal
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -71,22 +72,12 @@ def train(trainer: Trainer, state: Path, params: Params, variant: str, seed: int
         trainer.restore(checkpoint)
         print(f"going on after update {trainer.progress.updates}", flush=True)
     due, stop = Every(params.train.checkpoint_seconds), Stop()
-    with (
-        tracking.live_curves(variant, seed) as live,
-        tqdm(unit="tok", unit_scale=True, file=sys.stderr, mininterval=1.0) as bar,
-    ):
+    with tracking.live_curves(variant, seed) as live, Display(f"{variant}-{seed}", params.train.max_epochs) as display:
 
         def on_update(result: UpdateResult) -> None:
-            bar.update(result.target_tokens)
+            display.show(result)
             if result.update % 10 == 0:
-                whole = bar.n / result.batch * result.batches
-                bar.total = int(whole)
-                bar.set_description(f"{variant}-{seed} epoch {result.epoch}/{params.train.max_epochs}", refresh=False)
-                bar.set_postfix(loss=f"{result.loss:.3f}", refresh=False)
-                live.log(
-                    result.update,
-                    {"live/train_loss": result.loss, "live/tokens_per_second": bar.format_dict["rate"] or 0.0},
-                )
+                live.log(result.update, {"train_loss": result.loss, "tokens_per_second": display.tokens_per_second})
             if stop.wanted or due():
                 save_checkpoint(state, trainer.checkpoint())
             if stop.wanted:
@@ -95,9 +86,7 @@ def train(trainer: Trainer, state: Path, params: Params, variant: str, seed: int
         trainer.on_update = on_update
         for epoch in trainer.epochs():
             live.log(epoch.updates, {"dev_loss": epoch.dev_loss})
-            losses = f"train loss {epoch.train_loss:.3f}, dev loss {epoch.dev_loss:.3f}"
-            tqdm.write(f"{variant}-{seed} epoch {epoch.epoch}: {losses}", file=sys.stderr)
-            bar.reset()
+            display.say(f"epoch {epoch.epoch}: train loss {epoch.train_loss:.3f}, dev loss {epoch.dev_loss:.3f}")
 
 
 def write_outputs(
@@ -148,6 +137,44 @@ def write_outputs(
             "threads": runtime.threads,
         },
     )
+
+
+class Display:
+    """A bar over all epochs, with target tokens per second and the time left (less, if training stops early)."""
+
+    def __init__(self, name: str, epochs: int) -> None:
+        self.name, self.epochs = name, epochs
+        self.tokens_per_second = 0.0
+        self._since, self._tokens = time.monotonic(), 0
+        self._bar: tqdm[None] | None = None
+
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, result: UpdateResult) -> None:
+        """Count one update; numbers are renewed once a second."""
+        bar = self._bar = self._bar or self._make_bar(result)
+        self._tokens += result.target_tokens
+        elapsed = time.monotonic() - self._since
+        if elapsed >= 1.0:
+            self.tokens_per_second = self._tokens / elapsed
+            self._since, self._tokens = time.monotonic(), 0
+            bar.set_postfix_str(f"{self.tokens_per_second:,.0f} tokens/s, loss {result.loss:.2f}", refresh=False)
+        bar.update()
+
+    def _make_bar(self, first: UpdateResult) -> "tqdm[None]":
+        done, total = first.update - 1, first.batches * self.epochs
+        label, unit = self.name, "batch"
+        bar: tqdm[None] = tqdm(desc=label, initial=done, total=total, unit=unit, file=sys.stderr, mininterval=1.0)
+        return bar
+
+    def say(self, text: str) -> None:
+        """Write a line above the bar."""
+        tqdm.write(f"{self.name} {text}", file=sys.stderr)
 
 
 class Stop:

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import re
 import shutil
 import tempfile
@@ -11,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import nmt
 from nmt import files, paths
-from nmt.config import load_params
 from nmt.decoding import Decoding
 from nmt.errors import UserError
 from nmt.tracking import place
 from nmt.tracking.card import model_card
 from nmt.tracking.result import Result
-from nmt.tracking.store import Store, open_store
+from nmt.tracking.store import Store, open_client
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = "mlflow numpy OpenCC pandas pydantic ruamel.yaml safetensors sentencepiece torch".split()
 """What the served model imports; the versions installed here are pinned in it."""
+_ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 _RESERVED_ALIAS = re.compile(r"v\d+|latest", re.IGNORECASE)
 
 
@@ -52,25 +53,26 @@ def download_bundle(uri: str) -> Path:
     Raises:
         UserError: mlflow is not there, the store does not answer, or it has no such model.
     """
-    if (reason := place.switched_off()) == "mlflow is not installed":
-        raise UserError(f"{uri}: {reason}; install it, or name a bundle's folder instead")
-    try:
-        with place.lock():
-            open_store(load_params().tracking.experiment)
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
+    address = _ADDRESS.fullmatch(uri)
+    if not address:
+        raise UserError(f"{uri} names no model; write models:/NAME@ALIAS or models:/NAME/VERSION")
+    if importlib.util.find_spec("mlflow") is None:
+        raise UserError(f"{uri}: mlflow is not installed; install it, or name a bundle's folder instead")
+    where = place.tracking_uri()
+    if (database := place.sqlite_file(where)) and not database.exists():
+        raise UserError(f"{uri}: {database} does not exist; `nmt publish` makes it, or set MLFLOW_TRACKING_URI")
+    client = open_client(where)
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
 
-        try:
-            where = place.tracking_uri()
-            folder = Path(download_artifacts(artifact_uri=uri, tracking_uri=where, registry_uri=where))
-        except (MlflowException, OSError) as error:
-            message = next(iter(str(error).splitlines()), "")
-            raise UserError(f"{uri}: {message} (asked {where}; `nmt publish` registers models there)") from None
-    except place.Unavailable as error:
-        raise UserError(f"{uri}: {error}") from None
-    if not (folder / "artifacts" / "bundle").is_dir():
-        raise UserError(f"{uri} is no translation model of this project: it holds no bundle")
-    return folder / "artifacts" / "bundle"
+    name, version, alias_name = address["name"], address["version"], address["alias"]
+    try:
+        version = version or client.get_model_version_by_alias(name, alias_name).version
+        source = f"{client.get_model_version_download_uri(name, str(version))}/artifacts/bundle"
+        return Path(download_artifacts(artifact_uri=source, tracking_uri=where))
+    except (MlflowException, OSError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise UserError(f"{uri}: {reason} (asked {where}; `nmt publish` registers models there)") from None
 
 
 def _register(result: Result, name: str, store: Store, run: "Run") -> Any:

@@ -51,7 +51,7 @@ def tracking_uri() -> str:
 
 def artifact_root(uri: str) -> str | None:
     """Where the artifacts of a store of our own go; None leaves it to the server."""
-    return (workspace() / "mlartifacts").as_uri() if uri.startswith(_SQLITE) else None
+    return (workspace() / "mlartifacts").as_uri() if sqlite_file(uri) else None
 
 
 def is_server(uri: str) -> bool:
@@ -59,13 +59,18 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
+def sqlite_file(uri: str) -> Path | None:
+    """The database of an SQLite address."""
+    return Path(unquote(uri.removeprefix(_SQLITE))) if uri.startswith(_SQLITE) else None
+
+
 def probe(uri: str) -> None:
     """Raise Unavailable unless the store answers in two seconds; MLflow's own calls would try for minutes."""
     try:
         if is_server(uri):
             _ask_server(uri)
-        elif uri.startswith(_SQLITE):
-            with contextlib.closing(sqlite3.connect(unquote(uri.removeprefix(_SQLITE)), PROBE_SECONDS)) as connection:
+        elif database := sqlite_file(uri):
+            with contextlib.closing(sqlite3.connect(database, PROBE_SECONDS)) as connection:
                 connection.execute("PRAGMA schema_version").fetchone()
     except (OSError, ValueError, sqlite3.Error) as error:
         raise Unavailable(f"no answer from {uri} ({getattr(error, 'reason', error)})") from None

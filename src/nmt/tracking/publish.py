@@ -136,12 +136,16 @@ def _other_bytes(changed: list[str]) -> str:
 @contextlib.contextmanager
 def _failures_told() -> Iterator[None]:
     """A failure of MLflow's becomes one line for the user, a bug of ours stays a traceback."""
-    from mlflow.exceptions import MlflowException
-
     try:
         yield
-    except (MlflowException, OSError) as error:
-        raise place.Unavailable(one_line(error)) from error
+    except UserError:
+        raise
+    except Exception as error:
+        from mlflow.exceptions import MlflowException
+
+        if isinstance(error, MlflowException | OSError):
+            raise place.Unavailable(one_line(error)) from error
+        raise
 
 
 def _guarded(work: Callable[[], Published | None]) -> None:

@@ -19,9 +19,8 @@ _ENVIRONMENT = {  # what the user has set stays
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # `nmt publish` is the second try
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
 }
 
 
@@ -57,22 +56,27 @@ class Store:
 
 
 def open_store(experiment: str) -> Store:
-    """Probe the server, start a fresh store, create the experiment; call it under `place.lock()`.
+    """Open the store and create the experiment if it is new; call it under `place.lock()`.
 
     Raises:
         place.Unavailable: nothing answers.
     """
     uri = place.tracking_uri()
+    client = open_client(uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is not None:
+        return Store(client, found.experiment_id)
+    return Store(client, client.create_experiment(experiment, artifact_location=place.artifact_root(uri)))
+
+
+def open_client(uri: str) -> "MlflowClient":
+    """Probe the address and connect; a fresh SQLite store is filled with tables."""
     place.probe(uri)
     _set_environment()
     from mlflow import MlflowClient
 
     _be_quiet()
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    found = client.get_experiment_by_name(experiment)
-    if found is not None:
-        return Store(client, found.experiment_id)
-    return Store(client, client.create_experiment(experiment, artifact_location=place.artifact_root(uri)))
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _set_environment() -> None:
