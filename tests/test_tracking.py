@@ -308,7 +308,7 @@ def test_the_corpus_is_a_dataset(project: Path, locked: bool) -> None:
         files.write_text(paths.LOCK, text)
     _publish()
     (dataset,) = _run("plain").inputs.dataset_inputs
-    assert dataset.dataset.name == "tatoeba-zh-en-zh-en"
+    assert dataset.dataset.name == "tatoeba-zh-en"
     assert dataset.dataset.digest == (md5 if locked else identity.content_hash(paths.PREPARED)[:36])
 
 

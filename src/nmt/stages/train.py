@@ -14,6 +14,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -146,7 +147,7 @@ class Display:
         self.name, self.epochs = name, epochs
         self.tokens_per_second = 0.0
         self._since, self._tokens = time.monotonic(), 0
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
 
     def __enter__(self) -> "Display":
         return self
@@ -166,10 +167,10 @@ class Display:
             bar.set_postfix_str(f"{self.tokens_per_second:,.0f} tokens/s, loss {result.loss:.2f}", refresh=False)
         bar.update()
 
-    def _make_bar(self, first: UpdateResult) -> "tqdm[None]":
+    def _make_bar(self, first: UpdateResult) -> "tqdm[Any]":
         done, total = first.update - 1, first.batches * self.epochs
         label, unit = self.name, "batch"
-        bar: tqdm[None] = tqdm(desc=label, initial=done, total=total, unit=unit, file=sys.stderr, mininterval=1.0)
+        bar: tqdm[Any] = tqdm(desc=label, initial=done, total=total, unit=unit, file=sys.stderr, mininterval=1.0)
         return bar
 
     def say(self, text: str) -> None:

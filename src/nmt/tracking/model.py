@@ -1,5 +1,6 @@
 """The translation model in MLflow: logged as code and a safetensors bundle, registered, and fetched again."""
 
+import atexit
 import contextlib
 import importlib.metadata
 import importlib.util
@@ -69,10 +70,18 @@ def download_bundle(uri: str) -> Path:
     try:
         version = version or client.get_model_version_by_alias(name, alias_name).version
         source = f"{client.get_model_version_download_uri(name, str(version))}/artifacts/bundle"
-        return Path(download_artifacts(artifact_uri=source, tracking_uri=where))
+        scratch = _scratch_folder() if place.is_server(where) else None  # local files are used where they lie
+        return Path(download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=where))
     except (MlflowException, OSError) as error:
         reason = next(iter(str(error).splitlines()), "")
         raise UserError(f"{uri}: {reason} (asked {where}; `nmt publish` registers models there)") from None
+
+
+def _scratch_folder() -> str:
+    """A folder that is deleted when this process ends."""
+    folder = tempfile.mkdtemp(prefix="nmt-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _register(result: Result, name: str, store: Store, run: "Run") -> Any:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -70,9 +71,8 @@ def _log_dataset(result: Result, digest: str, store: Store, run: "Run") -> None:
     """The corpus as an input of the run."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    corpus = result.params.corpus
-    name, source = f"{corpus.name}-{corpus.source}-{corpus.target}", f'{{"uri": "{paths.PREPARED.as_posix()}"}}'
-    dataset = Dataset(name=name, digest=digest, source_type="local", source=source)
+    source = json.dumps({"uri": paths.PREPARED.as_posix()})
+    dataset = Dataset(name=result.params.corpus.name, digest=digest, source_type="local", source=source)
     tag = InputTag(key="mlflow.data.context", value="training and evaluation")
     store.client.log_inputs(run.info.run_id, [DatasetInput(dataset, [tag])])
 

@@ -30,7 +30,7 @@ def read_checkout() -> Checkout | None:
     status = _git("status", "--porcelain", "--", *_INPUTS)
     if commit is None or status is None:
         return None
-    return Checkout(commit.strip(), status, _git("diff", "HEAD", "--", *_INPUTS) or "")
+    return Checkout(commit.strip(), status, _git("diff", "--no-ext-diff", "HEAD", "--", *_INPUTS) or "")
 
 
 def provenance_tags() -> dict[str, str]:
@@ -50,7 +50,7 @@ def changes_text(checkout: Checkout) -> str:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, check=False, timeout=30)
+        done = subprocess.run(["git", "-c", "color.ui=false", *arguments], capture_output=True, check=False, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
