@@ -458,11 +458,11 @@ def test_a_hanging_server_stops_nothing(
 def test_a_dead_server_is_one_line(
     project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody listens: both the live curves and the stage's end say so and go on."""
+    """Nobody listens: both the live curves and the stage's end say so, without the password, and go on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("//", "//me:secret@"))
     make_training("plain")
     start = time.monotonic()
     _train_live(range(10, 30, 10), seconds=0)

@@ -2,9 +2,12 @@
 
 import contextlib
 import fcntl
+import http.client
 import importlib.util
 import os
+import re
 import sqlite3
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +21,7 @@ from nmt.errors import UserError
 PROBE_SECONDS = 2.0
 LOCK_SECONDS = 60.0
 _SQLITE = "sqlite:///"
+_PASSWORD = re.compile(r"//[^/@]*@")
 _EXPERIMENTS = (".dvc", "tmp", "exps")  # below it, DVC runs `--temp` and queued experiments in copies of the workspace
 
 
@@ -66,21 +70,26 @@ def sqlite_file(uri: str) -> Path | None:
 
 def probe(uri: str) -> None:
     """Raise Unavailable unless the store answers in two seconds; MLflow's own calls would try for minutes."""
+    shown = _PASSWORD.sub("//", uri)
     try:
         if is_server(uri):
-            _ask_server(uri)
+            _ask_server(shown)
         elif database := sqlite_file(uri):
             with contextlib.closing(sqlite3.connect(database, PROBE_SECONDS)) as connection:
                 connection.execute("PRAGMA schema_version").fetchone()
-    except (OSError, ValueError, sqlite3.Error) as error:
-        raise Unavailable(f"no answer from {uri} ({getattr(error, 'reason', error)})") from None
+    except (OSError, ValueError, http.client.HTTPException, sqlite3.Error) as error:
+        raise Unavailable(f"no answer from {shown} ({getattr(error, 'reason', error)})") from None
 
 
 def _ask_server(uri: str) -> None:
+    """Raise unless anything answers; whether it lets us in, and what it says, shows in MLflow's own calls."""
     try:
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError as error:
-        error.close()  # it answers; whether it lets us in shows later
+        error.close()
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):  # MLFLOW_TRACKING_INSECURE_TLS may allow what we do not
+            raise
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ PARAM_BATCH = 100
 _ENVIRONMENT = {  # what the user has set stays
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # `nmt publish` is the second try
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
@@ -80,7 +81,7 @@ def open_client(uri: str) -> "MlflowClient":
 
 
 def _set_environment() -> None:
-    """Short timeouts, no telemetry, no progress bars."""
+    """Short timeouts, no telemetry, no progress bars, no links on standard output."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
