@@ -44,6 +44,12 @@ class Project:
         """Run dvc."""
         return self.run(sys.executable, "-m", "dvc", *arguments, **environment)
 
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a command in the project and leave it to the caller; what it prints is lost."""
+        quiet = subprocess.DEVNULL
+        environment = self._environment() | environment
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stdin=quiet, stdout=quiet, stderr=quiet)
+
     def stages_run(self, output: str) -> set[str]:
         """The stages that dvc says it ran, not those that it restored or found up to date."""
         return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")}

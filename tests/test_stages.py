@@ -4,9 +4,13 @@ import csv
 import json
 import shutil
 import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from ruamel.yaml import YAML
 
@@ -165,6 +169,33 @@ def test_force_gives_the_same_bytes(small_project: Project, tmp_path: Path) -> N
     }
     assert changed == set()
     assert project.run("git", "status", "--porcelain") == ""
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(small_project: Project, tmp_path: Path) -> None:
+    """After `kill -9` of stage and dvc in the middle, `dvc repro` resumes, and every output has the uncut md5."""
+    whole = small_project.copy(tmp_path / "whole")
+    whole.set_params({"train.checkpoint_seconds": 0.0, "train.max_epochs": 12})
+    cut = whole.copy(tmp_path / "cut")
+    whole.dvc("repro", "train@attention-1", NMT_TRACKING="off")
+    process = cut.start("dvc", "repro", "train@attention-1", NMT_TRACKING="off")
+    wait_for(lambda: any(cut.folder.glob(".nmt/training/*/state.safetensors")), process)
+    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        one.kill()
+    process.wait()
+    assert not (cut.folder / "models/attention/1").exists()
+    output = cut.dvc("repro", "train@attention-1", NMT_TRACKING="off")
+    assert "going on after update" in output
+    assert lock(cut)["train@attention-1"]["outs"] == lock(whole)["train@attention-1"]["outs"]
+    assert not any(cut.folder.glob(".nmt/training/*/"))
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Return as soon as the condition holds; the process must not have ended by then."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, "it ended too early"
+        assert time.monotonic() < deadline, "nothing happened for two minutes"
+        time.sleep(0.02)
 
 
 def test_a_removed_output_comes_back_from_the_cache(small_project: Project, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from nmt.errors import UserError
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 SPECIAL = (PAD, UNK, BOS, EOS)
 
-# Only bytes can spell a line end, and only a model can ask for one: a translation stays one line.
-_LINE_ENDS = str.maketrans("\n\r", "  ")
+# Only bytes can spell a control character, and only a model can ask for one: a translation stays one line of text.
+_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 
 
 def train_subwords(lines: Iterable[str], *, kind: str, size: int, character_coverage: float) -> bytes:
@@ -103,9 +103,9 @@ class Subwords:
         return ids
 
     def decode(self, sequences: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each sequence; special ids but unk say nothing, and no line ends are inside a text."""
+        """The text of each sequence; special ids but unk say nothing, control characters become spaces."""
         texts: list[str] = self._processor.Decode([list(map(int, sequence)) for sequence in sequences])
-        return [text.translate(_LINE_ENDS) for text in texts]
+        return [text.translate(_CONTROLS) for text in texts]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces' names: `▁` marks a space, `<0xE4>` a byte, `<pad>`, `<unk>`, `<s>`, `</s>` the special ones."""

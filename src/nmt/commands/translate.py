@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nmt.alignment import word_attention
 from nmt.commands.lines import blocks, file_lines, standard_input
 from nmt.commands.model_choice import add_model_options, load_chosen
 from nmt.errors import UserError
@@ -64,16 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
 def word_links(
     translation: Translation, hypothesis: Hypothesis, languages: "Languages"
 ) -> list[tuple[str, str, float]]:
-    """Each word of a hypothesis, the source word that it looked at most, and the share of attention that went there.
-
-    A word's attention is the mean of its pieces' rows; a source word gets the sum of its pieces' columns.
-    """
+    """Each word of a hypothesis, the source word that it looked at most, and the share of attention that went there."""
     if hypothesis.attention is None or not hypothesis.pieces:
         return []
     source = segment(translation.source_pieces, languages.source)
     target = segment(hypothesis.pieces, languages.target)
-    rows = target.shares[:, :-1].T
-    weights = rows / rows.sum(axis=1, keepdims=True) @ hypothesis.attention @ source.shares
+    weights = word_attention(hypothesis.attention, source, target)
     looked_at = weights.argmax(axis=1)
     names = [*source.words, "</s>"]
     return [(word, names[i], float(row[i])) for word, i, row in zip(target.words, looked_at, weights, strict=True)]
