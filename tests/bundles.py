@@ -18,7 +18,7 @@ def write_bundle(folder: Path, attention: str) -> Path:
     """Save a tiny model with subword models of its own; its weights are large, so that its choices are clear."""
     sides = {"source": SOURCE, "target": TARGET}
     for side, lines in sides.items():
-        content = train_subwords(lines, kind="unigram", size=330, character_coverage=1.0)
+        content = train_subwords(lines, kind="unigram", size=330, character_coverage=1.0, spaced=True)
         write_bytes(folder.parent / f"{side}.model", content)
     subword_models = {side: folder.parent / f"{side}.model" for side in sides}
     sizes = {side: Subwords.load(path).size for side, path in subword_models.items()}

@@ -8,11 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.batching import ParallelText, TokenStore, pad
+from nmt.batching import NONE, ParallelText, TokenStore, join_at_random, pad
+from nmt.config import Joining
 from nmt.errors import UserError
 from nmt.subwords import BOS, EOS, PAD
 
 SENTENCES = [[5, 6, 7], [], [9], [4, 4, 4, 4]]
+ALONE = Joining(share=0.0, up_to=2)
+JOINED = Joining(share=0.5, up_to=4)
 
 
 def text(folder: Path, count: int, seed: int = 1) -> ParallelText:
@@ -34,12 +37,15 @@ def test_store_gives_back_what_was_written(tmp_path: Path) -> None:
 
 
 def test_padded_rows_have_their_frame(tmp_path: Path) -> None:
-    """A bos before, an eos after the last real token, padding behind."""
+    """A bos before, an eos after the last real token, padding behind; an example's sentences stand in a row."""
     TokenStore.write(tmp_path / "x", SENTENCES)
     store = TokenStore.open(tmp_path / "x")
-    rows = np.array([2, 0, 1])
-    assert store.padded(rows, after=[EOS]).tolist() == [[9, EOS, PAD, PAD], [5, 6, 7, EOS], [EOS, PAD, PAD, PAD]]
-    assert store.padded(rows, before=[BOS]).tolist() == [[BOS, 9, PAD, PAD], [BOS, 5, 6, 7], [BOS, PAD, PAD, PAD]]
+    one = np.array([[2], [0], [1]])
+    assert store.padded(one, after=[EOS]).tolist() == [[9, EOS, PAD, PAD], [5, 6, 7, EOS], [EOS, PAD, PAD, PAD]]
+    assert store.padded(one, before=[BOS]).tolist() == [[BOS, 9, PAD, PAD], [BOS, 5, 6, 7], [BOS, PAD, PAD, PAD]]
+    several = np.array([[2, NONE, NONE], [0, 1, 2], [1, 2, NONE]])
+    assert store.padded(several).tolist() == [[9, PAD, PAD, PAD], [5, 6, 7, 9], [9, PAD, PAD, PAD]]
+    assert store.lengths_of(several).tolist() == [[1, 0, 0], [3, 0, 1], [0, 1, 0]]
 
 
 @given(st.lists(st.lists(st.integers(4, 60_000), max_size=9), min_size=1, max_size=8))
@@ -73,41 +79,57 @@ def test_unequal_sides_are_refused(tmp_path: Path) -> None:
         ParallelText.open(tmp_path / "source", tmp_path / "target")
 
 
-@pytest.mark.parametrize("keys", [None, (1, 0), (1, 1)])
-def test_a_plan_takes_every_pair_once_within_the_budget(tmp_path: Path, keys: tuple[int, int] | None) -> None:
+@pytest.mark.parametrize("joining", [None, ALONE, JOINED])
+def test_a_plan_takes_every_pair_once_within_the_budget(tmp_path: Path, joining: Joining | None) -> None:
     """No pair is lost or doubled; a batch's longer side, padded, holds at most the budget; little of it is padding."""
     pairs = text(tmp_path, 3000)
-    plan = pairs.plan(700, keys)
-    assert sorted(np.concatenate(plan).tolist()) == list(range(3000))
+    plan = pairs.plan(700) if joining is None else pairs.shuffled_plan(700, joining, (1, 0))
+    assert sorted(row for examples in plan for row in examples.flat if row != NONE) == list(range(3000))
     real = padded = 0
-    for rows in plan:
-        batch = pairs.batch(rows)
+    for examples in plan:
+        batch = pairs.batch(examples)
         assert max(batch.source_BS.numel(), batch.outputs_BT.numel()) <= 700
         real += batch.source_tokens + batch.target_tokens
         padded += batch.source_BS.numel() + batch.outputs_BT.numel()
-    assert 1 - real / padded < 0.08
+    assert 1 - real / padded < (0.08 if joining != JOINED else 0.15)
 
 
 def test_a_sentence_longer_than_the_budget_has_a_batch_of_its_own(tmp_path: Path) -> None:
     """Nothing is dropped for its length."""
     pairs = text(tmp_path, 50)
-    assert sorted(np.concatenate(pairs.plan(3, (1, 0))).tolist()) == list(range(50))
+    assert sorted(np.concatenate(pairs.shuffled_plan(3, ALONE, (1, 0)))[:, 0].tolist()) == list(range(50))
 
 
 def test_plans_follow_their_keys(tmp_path: Path) -> None:
     """The same keys give the same batches in the same order; another epoch or seed gives another order."""
     pairs = text(tmp_path, 500)
-    plans = {keys: [rows.tolist() for rows in pairs.plan(200, keys)] for keys in [(1, 0), (1, 1), (2, 0)]}
-    assert plans[1, 0] == [rows.tolist() for rows in pairs.plan(200, (1, 0))]
-    assert plans[1, 0] != plans[1, 1] != plans[2, 0]
+
+    def plan(*keys: int) -> list[list[list[int]]]:
+        return [examples.tolist() for examples in pairs.shuffled_plan(200, JOINED, keys)]
+
+    assert plan(1, 0) == plan(1, 0)
+    assert plan(1, 0) != plan(1, 1) != plan(2, 0)
+
+
+@given(count=st.integers(1, 200), share=st.floats(0.0, 1.0), up_to=st.integers(2, 6))
+def test_joining_takes_the_share_that_was_asked_for(count: int, share: float, up_to: int) -> None:
+    """Every row once, in groups of 2 to `up_to` or alone; those in groups are the share, but for one group at most."""
+    joining = Joining(share=share, up_to=up_to)
+    examples = join_at_random(np.arange(count), joining, np.random.default_rng(1))
+    assert examples[examples != NONE].tolist() == list(range(count))
+    sizes = (examples != NONE).sum(1)
+    assert sizes.min() >= 1
+    assert sizes.max() <= up_to
+    assert share * count - up_to - 0.5 <= sizes[sizes > 1].sum() <= share * count + 0.5
 
 
 def test_batch_counts_real_tokens(tmp_path: Path) -> None:
     """Counts include each side's eos and nothing of the padding."""
     pairs = text(tmp_path, 20)
-    batch = pairs.batch(np.arange(20))
-    assert batch.source_tokens == int((batch.source_BS != PAD).sum()) == int(batch.source_lengths_B.sum())
-    assert batch.target_tokens == int((batch.outputs_BT != PAD).sum())
-    assert torch.equal(
-        batch.inputs_BT[:, 1:], batch.outputs_BT[:, :-1].masked_fill(batch.outputs_BT[:, :-1] == EOS, PAD)
-    )
+    for examples in (np.arange(20)[:, None], np.array([[3, 4], [5, NONE]])):
+        batch = pairs.batch(examples)
+        assert batch.rows.tolist() == examples[:, 0].tolist()
+        assert batch.source_tokens == int((batch.source_BS != PAD).sum()) == int(batch.source_lengths_B.sum())
+        assert batch.target_tokens == int((batch.outputs_BT != PAD).sum())
+        framed = batch.outputs_BT[:, :-1].masked_fill(batch.outputs_BT[:, :-1] == EOS, PAD)
+        assert torch.equal(batch.inputs_BT[:, 1:], framed)

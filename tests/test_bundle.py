@@ -23,7 +23,9 @@ def folder(tmp_path: Path) -> Path:
     models = {}
     for side, line in (("source", "eins zwei drei vier"), ("target", "one two three four")):
         models[side] = tmp_path / f"{side}.model"
-        write_bytes(models[side], train_subwords([line] * 20, kind="unigram", size=300, character_coverage=1.0))
+        write_bytes(
+            models[side], train_subwords([line] * 20, kind="unigram", size=300, character_coverage=1.0, spaced=True)
+        )
     sizes = {side: Subwords.load(path).size for side, path in models.items()}
     model = Seq2Seq(model_settings(), "additive", sizes["source"], sizes["target"])
     model.initialize(1)

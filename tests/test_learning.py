@@ -51,6 +51,7 @@ def trained(attention: str, folder: Path) -> Seq2Seq:
         {
             "max_epochs": 10,
             "batch_tokens": 800,
+            "joining": {"share": 0.0, "up_to": 2},
             "optimizer": "adam",
             "learning_rate": 0.006,
             "betas": [0.9, 0.98],

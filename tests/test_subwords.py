@@ -18,14 +18,14 @@ CHINESE = [f"我看见了{number}只鸟。" for number in range(60)]
 @functools.cache
 def trained(kind: str) -> Subwords:
     """A small model of both languages."""
-    return Subwords(train_subwords(LINES + CHINESE, kind=kind, size=380, character_coverage=0.9995))
+    return Subwords(train_subwords(LINES + CHINESE, kind=kind, size=380, character_coverage=0.9995, spaced=True))
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_bytes_depend_on_the_text_alone(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second training, in another folder, gives the same file."""
     monkeypatch.chdir(tmp_path)
-    again = train_subwords(iter(LINES + CHINESE), kind=kind, size=380, character_coverage=0.9995)
+    again = train_subwords(iter(LINES + CHINESE), kind=kind, size=380, character_coverage=0.9995, spaced=True)
     assert again == trained(kind).content
     assert str(tmp_path).encode() not in again
 
@@ -50,6 +50,16 @@ def test_round_trip_of_any_text(kind: str, text: str) -> None:
     ids = subwords.encode([clean])
     assert subwords.decode(ids) == [clean]
     assert not {PAD, UNK, BOS, EOS} & set(ids[0])
+
+
+def test_without_spaces_a_word_is_the_same_piece_everywhere() -> None:
+    """In Chinese the first word has no mark, so joined sentences are their pieces joined; all comes back as it was."""
+    content = train_subwords(CHINESE, kind="unigram", size=320, character_coverage=1.0, spaced=False)
+    subwords = Subwords(content)
+    first, second = subwords.encode(CHINESE[:2])
+    assert subwords.encode(["".join(CHINESE[:2])]) == [[*first, *second]]
+    assert "\u2581" not in "".join(subwords.pieces(first))
+    assert subwords.decode([[*first, *second], first]) == [CHINESE[0] + CHINESE[1], CHINESE[0]]
 
 
 def test_many_lines_in_order() -> None:
@@ -77,7 +87,7 @@ def test_decoded_text_is_one_line() -> None:
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_little_text_gives_a_small_vocabulary(kind: str) -> None:
     """The size is a limit, not a demand."""
-    content = train_subwords(["one two", "three"], kind=kind, size=5000, character_coverage=1.0)
+    content = train_subwords(["one two", "three"], kind=kind, size=5000, character_coverage=1.0, spaced=True)
     assert 260 < Subwords(content).size < 400
 
 
@@ -86,16 +96,16 @@ def test_too_few_pieces(kind: str) -> None:
     """The error names the number of pieces that would do, and that number does."""
     lines = ["".join(chr(code) for code in range(0x4E00, 0x4E40))]
     with pytest.raises(UserError, match=r"300 pieces are too few: .* are (\d+);") as caught:
-        train_subwords(lines, kind=kind, size=300, character_coverage=1.0)
+        train_subwords(lines, kind=kind, size=300, character_coverage=1.0, spaced=True)
     needed = int(str(caught.value).split(" or more")[0].rsplit(" ", 1)[1])
-    assert Subwords(train_subwords(lines, kind=kind, size=needed, character_coverage=1.0)).size == needed
+    assert Subwords(train_subwords(lines, kind=kind, size=needed, character_coverage=1.0, spaced=True)).size == needed
 
 
 @pytest.mark.parametrize("lines", [[], ["", ""], [" "]])
 def test_no_text(lines: list[str]) -> None:
     """Nothing to learn from is said in one sentence."""
     with pytest.raises(UserError, match="no text to train"):
-        train_subwords(lines, kind="unigram", size=300, character_coverage=1.0)
+        train_subwords(lines, kind="unigram", size=300, character_coverage=1.0, spaced=True)
 
 
 def test_load(tmp_path: Path) -> None:

@@ -11,10 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nmt.config import Joining
 from nmt.errors import UserError
 from nmt.files import atomic_write
 from nmt.randomness import generator
 from nmt.subwords import BOS, EOS, PAD
+
+NONE = -1
+"""Where an example of few sentences has no further one."""
 
 
 class TokenStore:
@@ -59,16 +63,28 @@ class TokenStore:
             )
         return cls(ids, offsets)
 
-    def padded(self, rows: np.ndarray, before: Sequence[int] = (), after: Sequence[int] = ()) -> Tensor:
-        """The sentences of `rows`, each between `before` and `after`, as int64 [B, longest], padded with PAD."""
-        lengths = self.lengths[rows]
+    def lengths_of(self, examples: np.ndarray) -> np.ndarray:
+        """The pieces of each sentence of each example: int64 [B, K], 0 where there is none."""
+        return np.where(examples == NONE, 0, self.lengths[examples])
+
+    def padded(self, examples: np.ndarray, before: Sequence[int] = (), after: Sequence[int] = ()) -> Tensor:
+        """The sentences of each example [B, K], one after the other, between `before` and `after`.
+
+        int64 [B, longest], padded with PAD.
+        """
+        lengths_BK = self.lengths_of(examples)
+        ends_BK = lengths_BK.cumsum(1)
+        lengths = ends_BK[:, -1]
         steps = np.arange(int(lengths.max(initial=0)) + len(after))
         inside = steps < lengths[:, None]
-        places = np.where(inside, self.offsets[rows][:, None] + steps, 0)
+        # The sentence that holds a token; its place in the store, less that in the example, is the same for all of it.
+        sentence_BT = (steps[:, None] >= ends_BK[:, None, :-1]).sum(-1)
+        shift_BK = self.offsets[examples] - ends_BK + lengths_BK
+        places = np.where(inside, np.take_along_axis(shift_BK, sentence_BT, axis=1) + steps, 0)
         body = np.where(inside, self.ids[places] if len(self.ids) else 0, PAD).astype(np.int64)
         for i, token in enumerate(after):
-            body[np.arange(len(rows)), lengths + i] = token
-        head = np.broadcast_to(np.array(before, np.int64), (len(rows), len(before)))
+            body[np.arange(len(examples)), lengths + i] = token
+        head = np.broadcast_to(np.array(before, np.int64), (len(examples), len(before)))
         return torch.from_numpy(np.concatenate([head, body], axis=1))
 
 
@@ -83,10 +99,10 @@ def pad(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Sentence pairs of similar lengths. B sentences, S and T the longest source and target, eos included."""
+    """Examples of similar lengths. B examples, S and T the longest source and target, eos included."""
 
     rows: Tensor
-    """[B] the sentences' places in the store: what keyed randomness is keyed by."""
+    """[B] the place of each example's first sentence in the store: what keyed randomness is keyed by."""
     source_BS: Tensor
     source_lengths_B: Tensor
     inputs_BT: Tensor
@@ -128,35 +144,55 @@ class ParallelText:
     def __len__(self) -> int:
         return len(self.source)
 
-    def batch(self, rows: np.ndarray) -> Batch:
-        """The sentence pairs of `rows`, padded."""
-        source_lengths = self.source.lengths[rows] + 1
+    def batch(self, examples: np.ndarray) -> Batch:
+        """The sentence pairs of examples [B, K], padded."""
+        source_lengths = self.source.lengths_of(examples).sum(1) + 1
         return Batch(
-            rows=torch.from_numpy(rows),
-            source_BS=self.source.padded(rows, after=[EOS]),
+            rows=torch.from_numpy(examples[:, 0]),
+            source_BS=self.source.padded(examples, after=[EOS]),
             source_lengths_B=torch.from_numpy(source_lengths),
-            inputs_BT=self.target.padded(rows, before=[BOS]),
-            outputs_BT=self.target.padded(rows, after=[EOS]),
+            inputs_BT=self.target.padded(examples, before=[BOS]),
+            outputs_BT=self.target.padded(examples, after=[EOS]),
             source_tokens=int(source_lengths.sum()),
-            target_tokens=int(self.target.lengths[rows].sum()) + len(rows),
+            target_tokens=int(self.target.lengths_of(examples).sum()) + len(examples),
         )
 
-    def plan(self, batch_tokens: int, keys: Sequence[int] | None) -> list[np.ndarray]:
-        """Cut all pairs into batches of similar lengths; each holds at most `batch_tokens` on its longer side, padded.
+    def plan(self, batch_tokens: int) -> list[np.ndarray]:
+        """All pairs in batches of similar lengths; each holds at most `batch_tokens` on its longer side, padded."""
+        return self._cut(np.arange(len(self))[:, None], batch_tokens)
 
-        `keys` (seed, epoch) shuffle the pairs of equal lengths and the batches; None gives the plain order of lengths.
+    def shuffled_plan(self, batch_tokens: int, joining: Joining, keys: Sequence[int]) -> list[np.ndarray]:
+        """`plan` for training: `keys` (seed, epoch) draw which pairs are joined into one example and the order.
+
+        Every pair is in one example, every example [K] in one batch [B, K].
         """
-        source_lengths, target_lengths = self.source.lengths + 1, self.target.lengths + 1
-        random = None if keys is None else generator(*keys)
-        ties = np.arange(len(self)) if random is None else random.permutation(len(self))
+        random = generator(*keys)
+        batches = self._cut(join_at_random(random.permutation(len(self)), joining, random), batch_tokens)
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    def _cut(self, examples: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+        """Sort examples by length (those of equal lengths stay as they are) and cut them into batches."""
+        source_lengths, target_lengths = (store.lengths_of(examples).sum(1) + 1 for store in (self.source, self.target))
         # Source lengths rise and fall in turn from one target length to the next: no batch holds both extremes.
         snake = np.where(target_lengths % 2 == 0, source_lengths, -source_lengths)
-        order = np.lexsort((ties, snake, target_lengths))
+        order = np.lexsort((snake, target_lengths))
         widths = np.maximum(source_lengths, target_lengths)[order]
-        batches = [order[begin:end] for begin, end in _spans(widths, batch_tokens)]
-        if random is not None:
-            batches = [batches[i] for i in random.permutation(len(batches))]
-        return batches
+        return [examples[order[begin:end]] for begin, end in _spans(widths, batch_tokens)]
+
+
+def join_at_random(rows: np.ndarray, joining: Joining, random: np.random.Generator) -> np.ndarray:
+    """Make examples [E, K] of shuffled rows: a share of them in groups of 2 to `up_to`, each other one alone.
+
+    Concatenation of random sentences (Nguyen, Murray & Chiang 2021, "Data Augmentation by Concatenation for
+    Low-Resource Translation"): a model learns to translate inputs longer than the corpus has.
+    """
+    wanted = round(joining.share * len(rows))
+    counts = random.integers(2, joining.up_to + 1, wanted // 2)
+    counts = counts[counts.cumsum() <= wanted]
+    counts = np.concatenate([counts, np.ones(len(rows) - counts.sum(), np.int64)])
+    places = (counts.cumsum() - counts)[:, None] + np.arange(counts.max(initial=1))
+    inside = np.arange(counts.max(initial=1)) < counts[:, None]
+    return np.where(inside, rows[np.where(inside, places, 0)], NONE)
 
 
 def _spans(widths: np.ndarray, batch_tokens: int) -> Iterator[tuple[int, int]]:

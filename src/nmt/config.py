@@ -127,9 +127,17 @@ def _betas(betas: list[float]) -> list[float]:
     return betas
 
 
+class Joining(Section):
+    share: Share
+    """Of the training sentences, in each epoch others."""
+    up_to: Annotated[int, Field(ge=2)]
+    """Sentences in one example; from 2 on, every number is equally likely."""
+
+
 class Train(Section):
     max_epochs: Positive
     batch_tokens: Positive
+    joining: Joining
     optimizer: Literal["adam", "adamw"]
     learning_rate: PositiveFloat
     betas: Annotated[list[float], AfterValidator(_betas)]

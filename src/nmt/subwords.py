@@ -21,13 +21,16 @@ SPECIAL = (PAD, UNK, BOS, EOS)
 _CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 
 
-def train_subwords(lines: Iterable[str], *, kind: str, size: int, character_coverage: float) -> bytes:
+def train_subwords(lines: Iterable[str], *, kind: str, size: int, character_coverage: float, spaced: bool) -> bytes:
     """Train a model of `kind` (unigram or bpe) and return its file's bytes.
 
     `size` counts all pieces, special ones and the 256 bytes included. It is an upper limit: a corpus with less to offer
     gives a smaller vocabulary. The bytes depend on the arguments alone: one thread, since unigram training with several
     gives other pieces, and no output path, which the file would embed. A size below what `character_coverage` asks for,
     or a corpus without text, is a UserError.
+
+    `spaced`: the language puts spaces between words, so a sentence's first word is marked as if a space preceded it,
+    and is the same piece as anywhere. In Chinese that mark would make it another one.
     """
     model = io.BytesIO()
     try:
@@ -40,6 +43,7 @@ def train_subwords(lines: Iterable[str], *, kind: str, size: int, character_cove
             character_coverage=character_coverage,
             byte_fallback=True,
             normalization_rule_name="identity",
+            add_dummy_prefix=spaced,
             pad_id=PAD,
             unk_id=UNK,
             bos_id=BOS,

@@ -117,7 +117,8 @@ class Trainer:
     def _train_epoch(self) -> None:
         """The batches of this epoch that are still to do."""
         progress = self.progress
-        plan = self.train.plan(self.settings.batch_tokens, keys=(self.seed, progress.epoch))
+        settings = self.settings
+        plan = self.train.shuffled_plan(settings.batch_tokens, settings.joining, keys=(self.seed, progress.epoch))
         for place, batch in enumerate(self._prefetched(plan[progress.batch :]), start=progress.batch):
             self._update(batch.to(self.model.device), place, len(plan))
 
@@ -125,10 +126,10 @@ class Trainer:
         """The batches of a plan; while one is used, a thread pads the next."""
         with ThreadPoolExecutor(max_workers=1) as loader:
             waiting = loader.submit(self.train.batch, plan[0]) if plan else None
-            for rows in [*plan[1:], None]:
+            for examples in [*plan[1:], None]:
                 if waiting is not None:
                     batch = waiting.result()
-                    waiting = None if rows is None else loader.submit(self.train.batch, rows)
+                    waiting = None if examples is None else loader.submit(self.train.batch, examples)
                     yield batch
 
     def _update(self, batch: Batch, place: int, batches: int) -> None:
@@ -244,8 +245,8 @@ def _decay(schedule: Schedule, update: int, done: float) -> float:
 def evaluate_loss(model: Seq2Seq, text: ParallelText, batch_tokens: int) -> float:
     """Nats per real target token over all of `text`, without dropout and label smoothing."""
     total, tokens = 0.0, 0
-    for rows in text.plan(4 * batch_tokens, keys=None):
-        loss = model.loss(text.batch(rows).to(model.device), 0.0)
+    for examples in text.plan(4 * batch_tokens):
+        loss = model.loss(text.batch(examples).to(model.device), 0.0)
         total += loss.plain.item()
         tokens += loss.tokens
     return total / tokens

@@ -13,6 +13,7 @@ from typing import Any
 from nmt import config, paths
 from nmt.batching import TokenStore
 from nmt.config import load_params
+from nmt.corpus import UNSEGMENTED
 from nmt.errors import UserError
 from nmt.files import fresh_folder, read_lines, write_bytes, write_json
 from nmt.stages.runner import run
@@ -35,7 +36,7 @@ def main() -> None:
 def tokenized(side: str, section: config.Subwords, language: str, folder: Path) -> dict[str, Any]:
     """Write one side's model and token stores into `folder`; return its report."""
     lines = {part: read_lines(paths.prepared_text(part, side)) for part in ENCODED}
-    subwords = trained(side, section, lines["train"])
+    subwords = trained(side, section, lines["train"], language)
     write_bytes(folder / paths.subword_model(side).name, subwords.content)
     ids = {part: subwords.encode(lines[part]) for part in ENCODED}
     for part in ENCODED:
@@ -43,11 +44,15 @@ def tokenized(side: str, section: config.Subwords, language: str, folder: Path) 
     return describe_tokenization(subwords, section.size, lines, ids, language)
 
 
-def trained(side: str, section: config.Subwords, lines: list[str]) -> Subwords:
+def trained(side: str, section: config.Subwords, lines: list[str], language: str) -> Subwords:
     """A model of the side's training text; a vocabulary that came out smaller than asked for is said."""
     try:
         content = train_subwords(
-            lines, kind=section.kind, size=section.size, character_coverage=section.character_coverage
+            lines,
+            kind=section.kind,
+            size=section.size,
+            character_coverage=section.character_coverage,
+            spaced=language not in UNSEGMENTED,
         )
     except UserError as error:
         raise UserError(f"{paths.PARAMS}, tokenize.{side}: {error}") from None

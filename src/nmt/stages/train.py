@@ -158,7 +158,9 @@ class Display:
 
     def show(self, result: UpdateResult) -> None:
         """Count one update; numbers are renewed once a second."""
-        bar = self._bar = self._bar or self._make_bar(result)
+        before = result.update - 1
+        bar = self._bar = self._bar or tqdm(desc=self.name, initial=before, unit="batch", mininterval=1.0)
+        bar.total = before + result.batches * (self.epochs - result.epoch + 1) - result.batch + 1
         self._tokens += result.target_tokens
         elapsed = time.monotonic() - self._since
         if elapsed >= 1.0:
@@ -166,12 +168,6 @@ class Display:
             self._since, self._tokens = time.monotonic(), 0
             bar.set_postfix_str(f"{self.tokens_per_second:,.0f} tokens/s, loss {result.loss:.2f}", refresh=False)
         bar.update()
-
-    def _make_bar(self, first: UpdateResult) -> "tqdm[Any]":
-        done, total = first.update - 1, first.batches * self.epochs
-        label, unit = self.name, "batch"
-        bar: tqdm[Any] = tqdm(desc=label, initial=done, total=total, unit=unit, file=sys.stderr, mininterval=1.0)
-        return bar
 
     def say(self, text: str) -> None:
         """Write a line above the bar."""
