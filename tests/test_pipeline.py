@@ -1,6 +1,7 @@
 """`dvc.yaml` against the code, and the rules of the design that no other tool checks."""
 
 import ast
+import sqlite3
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -248,7 +249,7 @@ def is_long(node: ast.AST) -> bool:
 
 @pytest.mark.xdist_group("dvc")
 def test_a_queued_experiment_runs_its_own_code(small_project: Project, tmp_path: Path) -> None:
-    """The code that was queued runs, not the workspace's, which has gone back, nor that of the editable install."""
+    """The code that was queued runs, not the workspace's or the editable install's; its runs are in the one store."""
     project = small_project.copy(tmp_path / "project")
     stage = project.folder / "src/nmt/stages/compare.py"
     module = project.folder / "src/nmt/reporting.py"
@@ -256,7 +257,7 @@ def test_a_queued_experiment_runs_its_own_code(small_project: Project, tmp_path:
     write = "nmt.files.write_text(nmt.paths.COMPARISON / 'mark.txt', nmt.reporting.MARK)"
     stage.write_text(stage.read_text() + f"    import nmt.files, nmt.paths, nmt.reporting\n\n    {write}\n")
 
-    project.dvc("exp", "run", "--queue", "--name", "queued")
+    project.dvc("exp", "run", "--queue", "--name", "queued", "--set-param", "evaluate.length_bins=3")
     project.run("git", "checkout", "--quiet", "--", "src")
     project.dvc("queue", "start")
     try:
@@ -268,6 +269,10 @@ def test_a_queued_experiment_runs_its_own_code(small_project: Project, tmp_path:
     assert project.run("git", "show", f"{reference}:reports/comparison/mark.txt") == "as queued"
     assert not (project.folder / "reports/comparison/mark.txt").exists()
     assert project.run("git", "status", "--porcelain") == ""
+    with sqlite3.connect(project.folder / "mlflow.db") as database:
+        tags = database.execute("select 1 from tags where (key, value) = ('DVC_EXP_NAME', 'queued')").fetchall()
+    database.close()
+    assert len(tags) == 3  # both models and their comparison
 
 
 def wait_for_queue(project: Project) -> str:
