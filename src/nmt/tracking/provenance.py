@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from nmt import paths
 
 _DVC_VARIABLES = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
-_INPUTS = (".", f":(exclude){paths.REPORTS}", f":(exclude){paths.LOCK}")  # what stages write is no local change
+_RESULTS = (paths.REPORTS, paths.MODELS, paths.LOCK)  # what a run writes is no local change
+_INPUTS = (".", *(f":(exclude){path}" for path in _RESULTS))
 
 
 @dataclass(frozen=True)
