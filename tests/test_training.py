@@ -128,7 +128,17 @@ def test_a_loss_that_is_not_finite_names_the_place(tmp_path: Path) -> None:
     training = trainer(text)
     with torch.no_grad():
         training.model.bridge.weight.fill_(math.nan)
-    with pytest.raises(UserError, match=r"not finite at update 1 \(epoch 1, batch 1 of 7, train lines \d+, \d+"):
+    place = r"not finite at update 1 \(epoch 1, batch 1 of 7, examples that begin with train lines \d+, \d+"
+    with pytest.raises(UserError, match=place):
+        run(training)
+
+
+def test_a_dev_loss_that_is_not_finite_is_no_result(tmp_path: Path) -> None:
+    """It is an error, not an epoch without a best one."""
+    training = trainer(copies(tmp_path), average_decay=0.5)
+    with torch.no_grad():
+        training.averaged.bridge.weight.fill_(math.nan)
+    with pytest.raises(UserError, match=r"dev loss is not finite after update 7 \(epoch 1\)"):
         run(training)
 
 

@@ -24,6 +24,7 @@ Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 NaturalFloat = Annotated[float, Field(ge=0.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 
 
@@ -194,7 +195,7 @@ class Params(Section):
 
     corpus: Corpus
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
-    seeds: Annotated[list[Natural], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     runtime: Runtime
     prepare: Prepare
     tokenize: Tokenize

@@ -44,13 +44,14 @@ def fetch_files(corpus: Corpus, folder: Path) -> None:
 
 def _deliver(pin: Pin, work: Path) -> Path:
     """Have the pinned source put its file into `work`."""
+    mirror = os.environ.get(MIRROR)
     if pin.package is not None:
-        return _from_package_index(pin.package, work)
+        return _from_mirror(Path(mirror), pin.package, work) if mirror else _from_package_index(pin.package, work)
     if pin.path is not None:
         return _copy(Path(pin.path), work, f"the file that {paths.CORPORA} names does not exist; put your text there")
     assert pin.url is not None
     name = PurePosixPath(urlsplit(pin.url).path).name
-    if mirror := os.environ.get(MIRROR):
+    if mirror:
         return _copy(Path(mirror) / name, work, f"the mirror folder {MIRROR} has no such file")
     return _download(pin.url, work / name)
 
@@ -100,6 +101,17 @@ def _from_package_index(requirement: str, work: Path) -> Path:
             "(`pip config list`, PIP_INDEX_URL)"
         )
     return wheels[0]
+
+
+def _from_mirror(mirror: Path, requirement: str, work: Path) -> Path:
+    """Copy a wheel that lies in the mirror folder."""
+    wheels = sorted(mirror.glob(f"{requirement.replace('==', '-')}-*.whl"))
+    if not wheels:
+        raise UserError(
+            f"the mirror folder {MIRROR} ({mirror}) has no wheel of {requirement}; "
+            f"where there is a network, `pip download --no-deps {requirement}` gets it"
+        )
+    return Path(shutil.copy(wheels[0], work))
 
 
 def _take_member(archive: Path, member: str, destination: Path) -> Path:

@@ -23,8 +23,8 @@ def measured(measure: Mapping[str, Any], form: Format) -> str:
 
 
 def small(measure: Mapping[str, Any] | None) -> str:
-    """Return a mean with four digits, or nothing where there is none."""
-    return measured(measure, "{:.4g}".format) if measure else ""
+    """Return a mean with four digits, a large one as a count, or nothing where there is none."""
+    return measured(measure, lambda value: whole(value) if value >= 1000 else f"{value:.4g}") if measure else ""
 
 
 def listing(names: Sequence[Any], capital: bool = False) -> str:

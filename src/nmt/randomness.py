@@ -27,7 +27,7 @@ def _mix(values: Tensor) -> Tensor:
 def dropout_mask(rate: float, width: int, rows_B: Tensor, *keys: int) -> Tensor | None:
     """A mask [B, width] of 0 and 1 / (1 - rate) in which row b depends only on `keys` and rows_B[b]; None at rate 0.
 
-    One row serves all time steps of its sentence (Gal & Ghahramani 2016).
+    One row serves all time steps of its example (Gal & Ghahramani 2016).
     """
     if rate == 0.0:
         return None

@@ -63,7 +63,7 @@ class Progress:
     source_tokens: int = 0
     target_tokens: int = 0
     pairs: int = 0
-    """Pairs of a source and a target position of one sentence, for the count of operations."""
+    """Pairs of a source and a target position of one example, for the count of operations."""
     loss_sum: float = 0.0
     loss_tokens: int = 0
     learning_rate: float = 0.0
@@ -146,7 +146,8 @@ class Trainer:
         if not (math.isfinite(plain) and math.isfinite(norm.item())):
             raise UserError(
                 f"loss or gradient is not finite at update {progress.updates + 1} "
-                f"(epoch {progress.epoch + 1}, batch {place + 1} of {batches}, train lines {_some(batch.rows)}): "
+                f"(epoch {progress.epoch + 1}, batch {place + 1} of {batches}, "
+                f"examples that begin with train lines {_some(batch.rows)}): "
                 "lower train.learning_rate, lengthen the warm-up, or look at those lines"
             )
         self.optimizer.step()
@@ -175,6 +176,11 @@ class Trainer:
     def _finish_epoch(self) -> EpochResult:
         progress = self.progress
         dev_loss = evaluate_loss(self.averaged, self.dev, self.settings.batch_tokens)
+        if not math.isfinite(dev_loss):
+            raise UserError(
+                f"dev loss is not finite after update {progress.updates} (epoch {progress.epoch + 1}): "
+                "lower train.learning_rate, or look at the dev set"
+            )
         progress.epoch += 1
         if dev_loss < progress.best_loss:
             progress.best_epoch, progress.best_loss = progress.epoch, dev_loss

@@ -25,7 +25,7 @@ from nmt.subwords import BOS, EOS
 from nmt.translation import Forced, Hypothesis, Translation
 
 LONGEST_SOURCE = 200
-"""Pieces. A longer source is translated sentence by sentence: no training sentence is nearly as long."""
+"""Pieces. A longer source is translated sentence by sentence: hardly any training example is as long."""
 _SEARCH_CELLS = 2**22
 _FORCED_CELLS = 2**18
 """Source positions x target positions x hypotheses of a batch: what the memory for attention grows with."""

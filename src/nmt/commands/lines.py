@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -24,12 +24,15 @@ def file_lines(path: Path) -> list[str]:
 
 def standard_input() -> Iterator[str]:
     """The lines of standard input, each as soon as it is there."""
+    if sys.stdin is None:
+        raise UserError("standard input is closed; give lines as arguments or name a file")
     return _decoded(sys.stdin.buffer, "standard input")
 
 
 def blocks(lines: Iterable[Item]) -> Iterator[list[Item]]:
-    """The lines in blocks: single ones when somebody types them, BLOCK otherwise."""
-    size = 1 if sys.stdin.isatty() else BLOCK
+    """The lines in blocks of BLOCK; single ones when somebody types them and waits for each answer."""
+    typed = not isinstance(lines, Sequence) and sys.stdin.isatty()
+    size = 1 if typed else BLOCK
     remaining = iter(lines)
     while block := list(itertools.islice(remaining, size)):
         yield block

@@ -148,7 +148,7 @@ class Seq2Seq(nn.Module):
         return Loss(smoothed, plain, batch.target_tokens)
 
     def masks(self, rows_B: Tensor, seed: int, update: int) -> Masks:
-        """The dropout masks of these sentences at this update."""
+        """The dropout masks of these examples at this update."""
         settings, rates = self.settings, self.settings.dropout
         sites = iter(range(100))
 
@@ -185,13 +185,17 @@ class Seq2Seq(nn.Module):
 
         Six for each weight and each token it meets (forward 2, backward 4; Kaplan et al. 2020, section 2.1), embeddings
         looked up for nothing, plus six for each unit of key and value at each of the `pairs` of a source and a target
-        position of one sentence.
+        position of one example. What is done once per example (the bridge, the constant context of a model without
+        attention) is left out.
         """
         sizes = self.parameters_by_part()
         named = self.named_parameters()
         keys = sum(parameter.numel() for name, parameter in named if name.startswith("decoder.attention.key"))
         per_source = sizes["encoder"] + keys
         per_target = sizes["decoder"] + sizes.get("attention", 0) - keys + self.output.weight.numel()
+        if not self.has_attention:
+            first = self.decoder.recurrent[0].input_weight
+            per_target -= first[..., self.settings.embedding_size :].numel()
         per_pair = self.decoder.attention.key_size + self.encoder.output_size if self.has_attention else 0
         return 6 * (source_tokens * per_source + target_tokens * per_target + pairs * per_pair)
 

@@ -45,11 +45,11 @@ def main(variant: str, seed: int) -> None:
             trainer = make_trainer(params, variant, seed, runtime)
             train(trainer, state, params, variant, seed)
             write_outputs(trainer, params, variant, seed, runtime, training_id)
+            shutil.rmtree(state)
     except Timeout:
         raise UserError(
             f"another process is training {variant} with seed {seed} right now; wait for it or end it"
         ) from None
-    shutil.rmtree(state)
     tracking.publish_model(variant, seed)
 
 
@@ -72,8 +72,9 @@ def train(trainer: Trainer, state: Path, params: Params, variant: str, seed: int
     if checkpoint is not None:
         trainer.restore(checkpoint)
         print(f"going on after update {trainer.progress.updates}", flush=True)
-    due, stop = Every(params.train.checkpoint_seconds), Stop()
-    with tracking.live_curves(variant, seed) as live, Display(f"{variant}-{seed}", params.train.max_epochs) as display:
+    due = Every(params.train.checkpoint_seconds)
+    display = Display(f"{variant}-{seed}", params.train.max_epochs)
+    with tracking.live_curves(variant, seed) as live, display, Stop() as stop:
 
         def on_update(result: UpdateResult) -> None:
             display.show(result)
@@ -88,6 +89,9 @@ def train(trainer: Trainer, state: Path, params: Params, variant: str, seed: int
         for epoch in trainer.epochs():
             live.log(epoch.updates, {"dev_loss": epoch.dev_loss})
             display.say(f"epoch {epoch.epoch}: train loss {epoch.train_loss:.3f}, dev loss {epoch.dev_loss:.3f}")
+        if stop.wanted:  # after the last update
+            save_checkpoint(state, trainer.checkpoint())
+            sys.exit(128 + stop.wanted)
 
 
 def write_outputs(
@@ -141,7 +145,10 @@ def write_outputs(
 
 
 class Display:
-    """A bar over all epochs, with target tokens per second and the time left (less, if training stops early)."""
+    """A bar over all epochs, with target tokens per second and the time left (less, if training stops early).
+
+    Without a terminal there is no bar, only a line for each epoch.
+    """
 
     def __init__(self, name: str, epochs: int) -> None:
         self.name, self.epochs = name, epochs
@@ -159,7 +166,7 @@ class Display:
     def show(self, result: UpdateResult) -> None:
         """Count one update; numbers are renewed once a second."""
         before = result.update - 1
-        bar = self._bar = self._bar or tqdm(desc=self.name, initial=before, unit="batch", mininterval=1.0)
+        bar = self._bar = self._bar or tqdm(desc=self.name, initial=before, unit="batch", mininterval=1.0, disable=None)
         bar.total = before + result.batches * (self.epochs - result.epoch + 1) - result.batch + 1
         self._tokens += result.target_tokens
         elapsed = time.monotonic() - self._since
@@ -179,8 +186,15 @@ class Stop:
 
     def __init__(self) -> None:
         self.wanted = 0
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._want)
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        self._before = {number: signal.signal(number, self._want) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _want(self, number: int, frame: FrameType | None) -> None:
         self.wanted = number

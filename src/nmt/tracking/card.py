@@ -76,7 +76,7 @@ def _limits() -> list[str]:
     return [
         "## Limits",
         "",
-        "One sentence at a time, in language like that of the training data. Names, numbers, rare words and long "
-        "sentences come out wrong more often than the scores suggest; do not rely on a translation where an error "
+        "One or a few sentences at a time, in language like that of the training data. Names, numbers, rare words and "
+        "long inputs come out wrong more often than the scores suggest; do not rely on a translation where an error "
         "would do harm.",
     ]

@@ -31,7 +31,8 @@ class Part:
     digest: str
     log: Callable[[Store, "Run"], None]
     result: bool = True
-    """Whether the result's id determines its bytes; surroundings (params.yaml as a whole, the commit) it does not."""
+    """Whether the result's id determines its bytes; of surroundings (params.yaml as a whole, the commit) and of the
+    analysis, which has parameters of its own, it does not, and the run keeps those that it got first."""
 
     @property
     def tag(self) -> str:
@@ -53,7 +54,7 @@ def parts_of(result: Result) -> Iterator[Part]:
         yield Part("scores", _digest([result.scores_file]), partial(_log_scores, result))
     if result.attention_summary is not None:
         summary = result.attention_report / "summary.json"
-        yield Part("attention", _digest([summary]), partial(_log_attention, result))
+        yield Part("attention", _digest([summary]), partial(_log_attention, result), result=False)
     if result.finished and result.bundle.is_dir():
         digest = identity.content_hash(result.bundle)
         yield Part("model", digest, partial(model.log_model, result))

@@ -1,0 +1,88 @@
+"""The classic teaching model, as a baseline for speed: one `nn.GRU` call per target word.
+
+What makes it slow is what makes it easy to read, and every textbook has it: the keys are projected anew at each step,
+autograd keeps every small result, padding is scored. Equations and parameters are those of `nmt.model.seq2seq` with a
+GRU of one layer, additive attention, deep readout and tied output: both give the same loss from the same weights.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from nmt.batching import Batch
+from nmt.model.seq2seq import Seq2Seq
+from nmt.subwords import PAD
+
+
+class AdditiveAttention(nn.Module):
+    """Scores of every source position, a softmax over the real ones, and the weighted sum (Bahdanau et al. 2015)."""
+
+    def __init__(self, query_size: int, key_size: int, size: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(query_size, size, bias=False)
+        self.key = nn.Linear(key_size, size)
+        self.score = nn.Linear(size, 1, bias=False)
+
+    def forward(self, query_BH: Tensor, outputs_BSC: Tensor, absent_BS: Tensor) -> Tensor:
+        """The context [B, C]."""
+        features = torch.tanh(self.query(query_BH)[:, None] + self.key(outputs_BSC))
+        scores_BS = self.score(features).squeeze(-1).masked_fill(absent_BS, -torch.inf)
+        weights_BS = torch.softmax(scores_BS, dim=-1)
+        return torch.bmm(weights_BS[:, None], outputs_BSC).squeeze(1)
+
+
+class Textbook(nn.Module):
+    """Encoder, attention and a decoder that goes word by word, with the weights of a `Seq2Seq`."""
+
+    def __init__(self, model: Seq2Seq, dropout: float) -> None:
+        super().__init__()
+        settings = model.settings
+        size, context, embedding = settings.decoder.hidden_size, model.encoder.output_size, settings.embedding_size
+        self.source_embedding = nn.Embedding(model.source_embedding.num_embeddings, embedding, padding_idx=PAD)
+        self.target_embedding = nn.Embedding(model.target_embedding.num_embeddings, embedding, padding_idx=PAD)
+        self.encoder = nn.GRU(embedding, settings.encoder.hidden_size, bidirectional=True, batch_first=True)
+        self.bridge = nn.Linear(context, size)
+        self.attention = AdditiveAttention(size, context, settings.attention_size)
+        self.decoder = nn.GRU(embedding + context, size, batch_first=True)
+        self.readout = nn.Linear(size + context + embedding, embedding)
+        self.output = nn.Linear(embedding, model.target_embedding.num_embeddings)
+        self.output.weight = self.target_embedding.weight
+        self.dropout = nn.Dropout(dropout)
+        self._copy(model)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [B, T, V] at every target position, padding included."""
+        packed = pack_padded_sequence(
+            self.dropout(self.source_embedding(batch.source_BS)),
+            batch.source_lengths_B,
+            batch_first=True,
+            enforce_sorted=False,
+        )
+        packed_outputs, ends = self.encoder(packed)
+        outputs_BSC = pad_packed_sequence(packed_outputs, batch_first=True)[0]
+        absent_BS = batch.source_BS == PAD
+        state = torch.tanh(self.bridge(torch.cat([ends[0], ends[1]], dim=-1)))[None]
+        columns = []
+        for word_BE in self.dropout(self.target_embedding(batch.inputs_BT)).unbind(1):
+            context_BC = self.attention(state[0], outputs_BSC, absent_BS)
+            hidden, state = self.decoder(torch.cat([word_BE, context_BC], dim=-1)[:, None], state)
+            features = torch.cat([hidden.squeeze(1), context_BC, word_BE], dim=-1)
+            columns.append(self.output(self.dropout(torch.tanh(self.readout(features)))))
+        return torch.stack(columns, dim=1)
+
+    @torch.no_grad()
+    def _copy(self, model: Seq2Seq) -> None:
+        """Take the weights over: the direction, the first dimension there, is part of a name in `nn.GRU`."""
+        reader, writer = model.encoder.layers[0], model.decoder.recurrent[0]
+        places = [("", self.encoder, reader, 0), ("_reverse", self.encoder, reader, 1), ("", self.decoder, writer, 0)]
+        for suffix, gru, layer, direction in places:
+            for ours, theirs in (("input", "ih"), ("hidden", "hh")):
+                getattr(gru, f"weight_{theirs}_l0{suffix}").copy_(getattr(layer, f"{ours}_weight")[direction])
+                getattr(gru, f"bias_{theirs}_l0{suffix}").copy_(getattr(layer, f"{ours}_bias")[direction])
+        attention = model.decoder.attention
+        self.attention.query.load_state_dict(attention.query.state_dict())
+        self.attention.key.load_state_dict(attention.key.state_dict())
+        self.attention.score.weight.copy_(attention.weight[None])
+        for name in ("source_embedding", "target_embedding", "bridge", "output"):
+            getattr(self, name).load_state_dict(getattr(model, name).state_dict())
+        self.readout.load_state_dict(model.decoder.readout.state_dict())
