@@ -147,7 +147,7 @@ def verdicts(comparison: Mapping[str, Any]) -> list[str]:
         scores = " and ".join(f"{effect(test[metric])} {_TITLES[metric]}" for metric in ("bleu", "chrf"))
         gap = test["gap"]
         slope = (
-            f" Its lead in BLEU changes by {effect(gap['slope'])} with each further sentence in an input."
+            f" With each further sentence in an input its lead in BLEU changes on average by {effect(gap['slope'])}."
             if gap
             else ""
         )
