@@ -18,7 +18,12 @@ help: ## List the targets
 
 setup: $(VENV)/.runtime ## Create .venv with the pinned packages; a second call does nothing
 
+# Models do not wait for each other: as many are trained side by side as there are cores (`make repro JOBS=1`: one).
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+
 repro: setup ## Run whatever of the pipeline is out of date, and publish the results to MLflow
+	@export $(IN_VENV); dvc status -q || { dvc repro tokenize && dvc stage list --name-only | sed -n 's/^train@//p' | \
+		xargs -P $(JOBS) -I MODEL dvc --wait-for-lock repro evaluate@MODEL analyze_attention@MODEL; }
 	@$(IN_VENV) dvc repro
 	-@$(IN_VENV) nmt publish # a tracker that is off or down costs no result
 

@@ -52,23 +52,27 @@ class Textbook(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, T, V] at every target position, padding included."""
-        packed = pack_padded_sequence(
-            self.dropout(self.source_embedding(batch.source_BS)),
-            batch.source_lengths_B,
-            batch_first=True,
-            enforce_sorted=False,
-        )
-        packed_outputs, ends = self.encoder(packed)
-        outputs_BSC = pad_packed_sequence(packed_outputs, batch_first=True)[0]
-        absent_BS = batch.source_BS == PAD
-        state = torch.tanh(self.bridge(torch.cat([ends[0], ends[1]], dim=-1)))[None]
+        outputs_BSC, absent_BS, state = self.read(batch.source_BS, batch.source_lengths_B)
         columns = []
         for word_BE in self.dropout(self.target_embedding(batch.inputs_BT)).unbind(1):
-            context_BC = self.attention(state[0], outputs_BSC, absent_BS)
-            hidden, state = self.decoder(torch.cat([word_BE, context_BC], dim=-1)[:, None], state)
-            features = torch.cat([hidden.squeeze(1), context_BC, word_BE], dim=-1)
-            columns.append(self.output(self.dropout(torch.tanh(self.readout(features)))))
+            logits_BV, state = self.write(word_BE, state, outputs_BSC, absent_BS)
+            columns.append(logits_BV)
         return torch.stack(columns, dim=1)
+
+    def read(self, source_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encoder outputs [B, S, C], where they are padding [B, S], and the decoder's first state [1, B, H]."""
+        embedded = self.dropout(self.source_embedding(source_BS))
+        packed = pack_padded_sequence(embedded, lengths_B, batch_first=True, enforce_sorted=False)
+        packed_outputs, ends = self.encoder(packed)
+        outputs_BSC = pad_packed_sequence(packed_outputs, batch_first=True)[0]
+        return outputs_BSC, source_BS == PAD, torch.tanh(self.bridge(torch.cat([ends[0], ends[1]], dim=-1)))[None]
+
+    def write(self, word_BE: Tensor, state: Tensor, outputs_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, Tensor]:
+        """One step from the previous word's embedding: logits [B, V] and the next state."""
+        context_BC = self.attention(state[0], outputs_BSC, absent_BS)
+        hidden, state = self.decoder(torch.cat([word_BE, context_BC], dim=-1)[:, None], state)
+        features = torch.cat([hidden.squeeze(1), context_BC, word_BE], dim=-1)
+        return self.output(self.dropout(torch.tanh(self.readout(features)))), state
 
     @torch.no_grad()
     def _copy(self, model: Seq2Seq) -> None:

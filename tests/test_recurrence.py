@@ -1,5 +1,6 @@
 """The fused recurrences against the step-by-step reference: same numbers, same gradients."""
 
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nmt.model.decoder import DecoderMasks
-from nmt.model.recurrence import run_sequence
+from nmt.model.recurrence import SATURATED, _AdditiveScorer, run_sequence
 from nmt.model.seq2seq import Seq2Seq
 
 from .models import random_sentences, tiny_model, with_dropout
@@ -60,6 +61,38 @@ def test_whole_sequence_decoder_equals_the_step_by_step_one(
         assert (left is None) == (right is None), name
         if left is not None:
             torch.testing.assert_close(right, left, rtol=1e-8, atol=1e-10, msg=naming(name))
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 43.0, 1000.0])
+def test_additive_scores_of_any_size(size: float) -> None:
+    """float32 scores stay right where exponentials leave its range, unless query and key both do, in opposite ways."""
+    generator = torch.Generator().manual_seed(3)
+    keys, queries = (size * torch.randn(shape, generator=generator) for shape in ((2, 5, 7), (3, 2, 7)))
+    keys = torch.where(queries[0][:, None] * keys < 0.0, keys.clamp(-SATURATED, SATURATED), keys)
+    weight = torch.randn(7, generator=generator)
+    scorer = _AdditiveScorer(keys, weight, 3)
+    scores = scorer.forward(0, queries[0])
+    expected = torch.tanh(keys.double() + queries[0, :, None].double()) @ weight.double()
+    constant = (scores - expected).mean(1, keepdim=True)  # softmax does not see it
+    torch.testing.assert_close(scores - constant, expected, check_dtype=False, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["none", "additive", "dot"])
+def test_nothing_keeps_a_finished_update(attention: str) -> None:
+    """Memory comes back when the last name of a loss is gone, not when Python looks for cycles."""
+    model = tiny_model(attention)
+    source, lengths = random_sentences(model, seed=1, side="source")
+    inputs, _ = random_sentences(model, seed=2, side="target")
+    gc.collect()
+    gc.disable()
+    try:
+        logits, _ = model.force(model.encode(source, lengths), inputs)
+        torch.autograd.grad(logits.sum(), list(model.parameters()))
+        del logits
+        buffers = [thing for thing in gc.get_objects() if type(thing).__name__ in ("_GruTape", "_AdditiveScorer")]
+    finally:
+        gc.enable()
+    assert buffers == []
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])

@@ -23,7 +23,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     published: list[tuple[str, int]] = []
     monkeypatch.setattr(tracking, "publish_model", lambda *model: published.append(model))
     params = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    for old, new in {"beam_size: 5": "beam_size: 3", "n_best: 5": "n_best: 2", "threads: 2": "threads: 1"}.items():
+    for old, new in {"beam_size: 5": "beam_size: 3", "n_best: 5": "n_best: 2"}.items():
         params = params.replace(old, new)
     (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
     sources, targets = (SOURCE * 2)[:PAIRS], (TARGET * 2)[:PAIRS]

@@ -1,10 +1,14 @@
-"""One step of a GRU and of an LSTM, forward and backward, from gate inputs that are already projected.
+"""A GRU and an LSTM: one step, and what a whole sequence's steps leave for the way back.
 
-The arithmetic and the order of the gates are those of torch.nn.GRU and torch.nn.LSTM. Any leading shape will do. What
-`backward` needs is what `forward` returns as `saved`; products with weights happen outside, where they can be batched.
+The arithmetic and the order of the gates are those of torch.nn.GRU and torch.nn.LSTM, from gate inputs that are already
+projected; products with weights happen outside, where they can be batched. Any shape [..., H] will do.
+
+`step` is the readable form, for prediction. A `Tape` does the same for the t-th step of a sequence, into buffers that
+hold all steps. The gradient of a cell is linear in the gradient that comes in, so the tape computes the factors of all
+steps in a few large operations (`rewind`), and a step back is little more than one product with them.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -26,63 +30,145 @@ State = tuple[Tensor, ...]
 """(hidden,) of a GRU, (hidden, memory) of an LSTM: each [..., H], float32."""
 
 
-def cell_forward(cell: Cell, inputs_G: Tensor, recurrent_G: Tensor, state: State) -> tuple[State, State]:
-    """The next state and what backward needs.
-
-    `inputs_G` and `recurrent_G` [..., G] are the two projections, biases included.
-    """
-    return (
-        _gru_forward(inputs_G, recurrent_G, state[0]) if cell == GRU else _lstm_forward(inputs_G + recurrent_G, state)
-    )
+def step(cell: Cell, inputs_G: Tensor, recurrent_G: Tensor, state: State) -> State:
+    """The next state; `inputs_G` and `recurrent_G` [..., gates x H] are the two projections, biases included."""
+    if cell == GRU:
+        return (_gru_step(inputs_G, recurrent_G, state[0]),)
+    return _lstm_step(inputs_G + recurrent_G, state)
 
 
-def cell_backward(cell: Cell, gradient: State, saved: State) -> tuple[Tensor, Tensor, State]:
-    """Gradients of `inputs_G`, of `recurrent_G`, and of the previous state (without the way through `recurrent_G`)."""
-    return _gru_backward(gradient[0], saved) if cell == GRU else _lstm_backward(gradient, saved)
-
-
-def _gru_forward(inputs_G: Tensor, recurrent_G: Tensor, hidden: Tensor) -> tuple[State, State]:
+def _gru_step(inputs_G: Tensor, recurrent_G: Tensor, hidden: Tensor) -> Tensor:
     """Cho et al. 2014, with the reset gate after the product, as cuDNN has it."""
     size = hidden.shape[-1]
     gates = torch.sigmoid(inputs_G[..., : 2 * size] + recurrent_G[..., : 2 * size])
     reset, update = gates[..., :size], gates[..., size:]
-    recurrent_candidate = recurrent_G[..., 2 * size :]
-    candidate = torch.tanh(torch.addcmul(inputs_G[..., 2 * size :], reset, recurrent_candidate))
-    difference = hidden - candidate
-    new = torch.addcmul(candidate, update, difference)
-    return (new,), (gates, candidate, recurrent_candidate, difference)
+    candidate = torch.tanh(torch.addcmul(inputs_G[..., 2 * size :], reset, recurrent_G[..., 2 * size :]))
+    return torch.addcmul(candidate, update, hidden - candidate)
 
 
-def _gru_backward(gradient: Tensor, saved: State) -> tuple[Tensor, Tensor, State]:
-    gates, candidate, recurrent_candidate, difference = saved
-    size = candidate.shape[-1]
-    reset, update = gates[..., :size], gates[..., size:]
-    d_candidate = (gradient - gradient * update) * (1.0 - candidate * candidate)
-    d_gates = torch.cat([d_candidate * recurrent_candidate, gradient * difference], dim=-1) * (gates - gates * gates)
-    d_inputs = torch.cat([d_gates, d_candidate], dim=-1)
-    d_recurrent = torch.cat([d_gates, d_candidate * reset], dim=-1)
-    return d_inputs, d_recurrent, (gradient * update,)
-
-
-def _lstm_forward(gates_G: Tensor, state: State) -> tuple[State, State]:
+def _lstm_step(gates_G: Tensor, state: State) -> State:
     """Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000."""
     hidden, memory = state
     size = hidden.shape[-1]
-    in_forget = torch.sigmoid(gates_G[..., : 2 * size])
+    inside, forget, out = (torch.sigmoid(gates_G[..., i * size : (i + 1) * size]) for i in (0, 1, 3))
     candidate = torch.tanh(gates_G[..., 2 * size : 3 * size])
-    out = torch.sigmoid(gates_G[..., 3 * size :])
-    new_memory = in_forget[..., size:] * memory + in_forget[..., :size] * candidate
-    squashed = torch.tanh(new_memory)
-    return (out * squashed, new_memory), (in_forget, candidate, out, squashed, memory)
+    new_memory = forget * memory + inside * candidate
+    return out * torch.tanh(new_memory), new_memory
 
 
-def _lstm_backward(gradient: State, saved: State) -> tuple[Tensor, Tensor, State]:
-    d_hidden, d_memory = gradient
-    in_forget, candidate, out, squashed, memory = saved
-    size = candidate.shape[-1]
-    d_memory = d_memory + d_hidden * out * (1.0 - squashed * squashed)
-    d_in_forget = torch.cat([d_memory * candidate, d_memory * memory], dim=-1) * (in_forget - in_forget * in_forget)
-    d_candidate = d_memory * in_forget[..., :size] * (1.0 - candidate * candidate)
-    d_out = d_hidden * squashed * (out - out * out)
-    d_gates = torch.cat([d_in_forget, d_candidate, d_out], dim=-1)
-    return d_gates, d_gates, (torch.zeros_like(d_hidden), d_memory * in_forget[..., size:])
+class Tape(Protocol):
+    """The steps of one sequence. T steps, H units, `...` what is computed side by side."""
+
+    hidden: Tensor
+    """[T, ..., H] after each step."""
+    states: State
+    """`hidden` and, of an LSTM, the memories."""
+    gates: int
+    """How many numbers the gates of one state read."""
+
+    def forward(self, t: int, inputs_G: Tensor, recurrent_G: Tensor, state: State) -> State:
+        """Step t; what is given and returned must not change before `rewind`."""
+
+    def rewind(self) -> None:
+        """Prepare the factors of all steps; what `forward` left is used up."""
+
+    def backward(self, t: int, gradient: State, d_inputs_G: Tensor, d_recurrent_G: Tensor) -> State:
+        """Write step t's gradients of the two projections, return those of the state before, `recurrent_G` apart."""
+
+
+def make_tape(cell: Cell, like: Tensor, steps: int) -> Tape:
+    """A tape for `steps` states of the shape of `like`."""
+    return (_GruTape if cell == GRU else _LstmTape)(like, steps)
+
+
+class _GruTape:
+    def __init__(self, like: Tensor, steps: int) -> None:
+        size = like.shape[-1]
+        self._gates, self._candidate, self._recurrent, self._difference, self.hidden = (
+            like.new_empty(steps, *like.shape[:-1], width) for width in (2 * size, size, size, size, size)
+        )
+        self.states: State = (self.hidden,)
+        self.gates = 3 * size
+        self._rows = list(zip(
+            self._gates.unbind(0), self._candidate.unbind(0), self._recurrent.unbind(0), self._difference.unbind(0),
+            self.hidden.unbind(0), strict=True,
+        ))  # fmt: skip
+
+    def forward(self, t: int, inputs_G: Tensor, recurrent_G: Tensor, state: State) -> State:
+        gates, candidate, recurrent, difference, hidden = self._rows[t]
+        size = hidden.shape[-1]
+        torch.add(inputs_G[..., : 2 * size], recurrent_G[..., : 2 * size], out=gates).sigmoid_()
+        recurrent.copy_(recurrent_G[..., 2 * size :])
+        torch.addcmul(inputs_G[..., 2 * size :], gates[..., :size], recurrent, out=candidate).tanh_()
+        torch.sub(state[0], candidate, out=difference)
+        torch.addcmul(candidate, gates[..., size:], difference, out=hidden)
+        return (hidden,)
+
+    def rewind(self) -> None:
+        size = self.hidden.shape[-1]
+        reset, update = self._gates[..., :size], self._gates[..., size:]
+        slopes = self.hidden.new_empty(*self.hidden.shape[:-1], 3, size)
+        to_reset, to_update, to_candidate = slopes.unbind(-2)
+        keep = 1.0 - update
+        torch.mul(keep, 1.0 - self._candidate * self._candidate, out=to_candidate)
+        torch.mul(self._difference, update * keep, out=to_update)
+        to_recurrent = to_candidate * reset
+        torch.mul(self._recurrent, to_recurrent * (1.0 - reset), out=to_reset)
+        self._slopes = list(zip(slopes.unbind(0), to_recurrent.unbind(0), update.unbind(0), strict=True))
+
+    def backward(self, t: int, gradient: State, d_inputs_G: Tensor, d_recurrent_G: Tensor) -> State:
+        slopes, to_recurrent, update = self._slopes[t]
+        (d_hidden,), size = gradient, update.shape[-1]
+        torch.mul(d_hidden[..., None, :], slopes, out=torch.unflatten(d_inputs_G, -1, (3, size)))
+        d_recurrent_G[..., : 2 * size] = d_inputs_G[..., : 2 * size]
+        torch.mul(d_hidden, to_recurrent, out=d_recurrent_G[..., 2 * size :])
+        return (d_hidden * update,)
+
+
+class _LstmTape:
+    def __init__(self, like: Tensor, steps: int) -> None:
+        size = like.shape[-1]
+        self._gates, self._squashed, self._before, self.hidden, self.memory = (
+            like.new_empty(steps, *like.shape[:-1], width) for width in (4 * size, size, size, size, size)
+        )
+        self.states: State = (self.hidden, self.memory)
+        self.gates = 4 * size
+        self._rows = list(zip(
+            self._gates.unbind(0), self._squashed.unbind(0), self._before.unbind(0),
+            self.hidden.unbind(0), self.memory.unbind(0), strict=True,
+        ))  # fmt: skip
+
+    def forward(self, t: int, inputs_G: Tensor, recurrent_G: Tensor, state: State) -> State:
+        gates, squashed, before, hidden, memory = self._rows[t]
+        torch.add(inputs_G, recurrent_G, out=gates)
+        inside, forget, candidate, out = gates.chunk(4, dim=-1)
+        gates[..., : 2 * hidden.shape[-1]].sigmoid_(), candidate.tanh_(), out.sigmoid_()
+        before.copy_(state[1])
+        torch.mul(forget, before, out=memory).addcmul_(inside, candidate)
+        torch.mul(out, torch.tanh(memory, out=squashed), out=hidden)
+        return hidden, memory
+
+    def rewind(self) -> None:
+        inside, forget, candidate, out = self._gates.chunk(4, dim=-1)
+        squashed, size = self._squashed, self.hidden.shape[-1]
+        slopes = torch.empty_like(self._gates)
+        to_inside, to_forget, to_candidate, to_out = slopes.chunk(4, dim=-1)
+        torch.mul(candidate, inside * (1.0 - inside), out=to_inside)
+        torch.mul(self._before, forget * (1.0 - forget), out=to_forget)
+        torch.mul(inside, 1.0 - candidate * candidate, out=to_candidate)
+        torch.mul(squashed, out * (1.0 - out), out=to_out)
+        to_memory = out * (1.0 - squashed * squashed)
+        by_memory = torch.unflatten(slopes[..., : 3 * size], -1, (3, size))
+        self._slopes = list(zip(
+            by_memory.unbind(0), to_out.unbind(0), to_memory.unbind(0), forget.unbind(0), strict=True
+        ))  # fmt: skip
+
+    def backward(self, t: int, gradient: State, d_inputs_G: Tensor, d_recurrent_G: Tensor) -> State:
+        by_memory, to_out, to_memory, forget = self._slopes[t]
+        d_hidden, d_memory = gradient
+        size = forget.shape[-1]
+        d_memory = torch.addcmul(d_memory, d_hidden, to_memory)
+        torch.mul(d_memory[..., None, :], by_memory, out=torch.unflatten(d_inputs_G[..., : 3 * size], -1, (3, size)))
+        torch.mul(d_hidden, to_out, out=d_inputs_G[..., 3 * size :])
+        d_recurrent_G.copy_(d_inputs_G)
+        return torch.zeros_like(d_hidden), d_memory * forget

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.model.attention import AdditiveAttention, Attention, GeneralAttention, NoAttention
-from nmt.model.cells import State, cell_forward
+from nmt.model.cells import State, step
 from nmt.model.encoder import RecurrentLayer
 from nmt.model.products import linear
 from nmt.model.recurrence import run_attended
@@ -112,7 +112,7 @@ class Decoder(nn.Module):
             before = tuple(tensor[i] for tensor in state.tensors)
             inputs_BG = linear(inputs_BI, layer.input_weight[0], layer.input_bias[0], dtype)
             recurrent_BG = linear(_masked(before[0], mask), layer.hidden_weight[0], layer.hidden_bias[0], dtype)
-            after, _ = cell_forward(layer.cell, inputs_BG, recurrent_BG, before)
+            after = step(layer.cell, inputs_BG, recurrent_BG, before)
             new.append(after)
             inputs_BI = _masked(after[0], masks.output if masks else None)
         tensors = tuple(torch.stack(column) for column in zip(*new, strict=True))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmt.model.products import operand, product
+from nmt.model.products import operand
 
 CHUNK = 2048
 """Tokens whose logits exist at one time; it bounds memory and changes no result beyond the order of a sum."""
@@ -36,7 +36,8 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         smoothed, plain = readout.new_zeros(()), readout.new_zeros(())
         for begin in range(0, len(readout), CHUNK):
             span = slice(begin, begin + CHUNK)
-            logits = product(readout[span], factor.t(), dtype).add_(bias)
+            inputs = operand(readout[span], dtype)
+            logits = (inputs @ factor.t()).to(readout.dtype).add_(bias)
             goal = targets[span, None]
             probabilities = torch.softmax(logits, dim=-1)
             # log Z from the largest probability: one fused pass more, where logsumexp takes four.
@@ -52,7 +53,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             d_bias += gradient.sum(0)
             gradient = operand(gradient, dtype)
             d_readout[span] = (gradient @ factor).to(readout.dtype)
-            d_weight += (gradient.t() @ operand(readout[span], dtype)).to(weight.dtype)
+            d_weight += gradient.t() @ inputs
         ctx.save_for_backward(d_readout, d_weight, d_bias)
         ctx.mark_non_differentiable(plain)
         return smoothed, plain

@@ -7,22 +7,42 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+_CAN_PACK = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """`inputs @ weight.T + bias`; the product alone runs in `dtype` when that is bfloat16."""
     if dtype is not torch.bfloat16:
         return functional.linear(inputs, weight, bias)
-    product = functional.linear(inputs.to(dtype), weight.to(dtype)).to(inputs.dtype)
-    return product if bias is None else product + bias
+    result = functional.linear(inputs.to(dtype), weight.to(dtype)).to(inputs.dtype)
+    return result if bias is None else result + bias
 
 
 def operand(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """`tensor` as an operand of a product."""
-    return tensor.to(dtype) if dtype is torch.bfloat16 else tensor
+    return tensor.to(operand_type(tensor, dtype))
 
 
-def product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """`left @ right` of 2-d or 3-d tensors, `right` already an operand; the result has `left`'s type."""
-    if dtype is not torch.bfloat16:
-        return left @ right
-    return (left.to(dtype) @ right).to(left.dtype)
+def operand_type(tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """The type in which `tensor` would be an operand."""
+    return dtype if dtype is torch.bfloat16 else tensor.dtype
+
+
+class Factor:
+    """A weight [N, K] that is to multiply many inputs of the same shape [M, K].
+
+    On a CPU it is put once into the order in which oneDNN reads it: a quarter faster in float32 at the sizes of a
+    recurrence, a tenth in bfloat16 (docs/experiments.md).
+    """
+
+    def __init__(self, weight_NK: Tensor, dtype: torch.dtype, rows: int) -> None:
+        weight = operand(weight_NK, dtype).contiguous()
+        self._packed = _CAN_PACK and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
+        self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self._packed else weight.t()
+
+    def __call__(self, inputs_MK: Tensor) -> Tensor:
+        """`inputs @ weight.T` [M, N] of an operand, in the operand's type."""
+        if not self._packed:
+            return inputs_MK @ self._weight
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(inputs_MK, self._weight, None, "none", [], "")
+        return result

@@ -10,14 +10,17 @@ together (gradients in float64 included).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.model.cells import CELLS, State, cell_backward, cell_forward
-from nmt.model.products import operand, product
+from nmt.model.cells import CELLS, State, Tape, make_tape
+from nmt.model.products import Factor, operand, operand_type
+
+SATURATED = 44.0
+"""tanh is 1 long before, and exp(2 x) is still a float32 here."""
 
 
 def run_sequence(
@@ -35,9 +38,9 @@ def run_sequence(
     mask on the recurrent product's operand, `dtype` the products' type. Returns hidden states [T, D, B, H] and, of an
     LSTM, memories.
     """
-    apply: Callable[..., Tensor | tuple[Tensor, Tensor]] = _Sequence.apply
-    results = apply(cell, dtype, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start)
-    return results if isinstance(results, tuple) else (results, None)
+    apply: Callable[..., tuple[Tensor, ...]] = _Sequence.apply
+    hidden, *memory = apply(cell, dtype, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start)
+    return hidden, memory[0] if memory else None
 
 
 class _Sequence(torch.autograd.Function):
@@ -51,42 +54,39 @@ class _Sequence(torch.autograd.Function):
         bias: Tensor,
         mask: Tensor | None,
         *start: Tensor,
-    ) -> Any:
-        cell, state = CELLS[name], tuple(start)
+    ) -> tuple[Tensor, ...]:
+        state: State = start
         transposed = operand(weight, dtype).transpose(1, 2).contiguous()
         bias_row = bias[:, None]
-        states, saved, operands = [], [], []
-        for step in inputs.unbind(0):
-            hidden = state[0] if mask is None else state[0] * mask
-            recurrent = product(hidden, transposed, dtype) + bias_row
-            operands.append(hidden)
-            state, kept = cell_forward(cell, step, recurrent, state)
-            states.append(state)
-            saved.append(kept)
-        ctx.cell, ctx.dtype, ctx.saved, ctx.operands = cell, dtype, saved, operands
+        tape = make_tape(CELLS[name], start[0], len(inputs))
+        operands = torch.empty_like(tape.hidden, dtype=operand_type(inputs, dtype))
+        for t, (projected, read) in enumerate(zip(inputs.unbind(0), operands.unbind(0), strict=True)):
+            recurrent = (_masked(state[0], mask, out=read) @ transposed).to(inputs.dtype) + bias_row
+            state = tape.forward(t, projected, recurrent, state)
+        ctx.dtype, ctx.tape, ctx.operands = dtype, tape, operands
         ctx.save_for_backward(weight, mask)
-        outputs = tuple(torch.stack(column) for column in zip(*states, strict=True))
-        return outputs if len(outputs) > 1 else outputs[0]
+        return _outputs(*tape.states)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         weight, mask = ctx.saved_tensors
+        tape: Tape = ctx.tape
+        tape.rewind()
         factor = operand(weight, ctx.dtype)
         carried = tuple(torch.zeros_like(gradient[0]) for gradient in gradients)
-        d_inputs, d_recurrents = [], []
-        for t in range(len(ctx.saved) - 1, -1, -1):
+        d_inputs, d_recurrents = (tape.hidden.new_empty(*tape.hidden.shape[:-1], weight.shape[1]) for _ in range(2))
+        for t in range(len(d_inputs) - 1, -1, -1):
             gradient = tuple(carry + outer[t] for carry, outer in zip(carried, gradients, strict=True))
-            d_input, d_recurrent, before = cell_backward(ctx.cell, gradient, ctx.saved[t])
-            through = product(d_recurrent, factor, ctx.dtype)
+            d_recurrent = d_recurrents[t]
+            before = tape.backward(t, gradient, d_inputs[t], d_recurrent)
+            through = (operand(d_recurrent, ctx.dtype) @ factor).to(d_recurrent.dtype)
             carried = (before[0] + (through if mask is None else through * mask), *before[1:])
-            d_inputs.append(d_input)
-            d_recurrents.append(d_recurrent)
-        d_inputs_TDBG = torch.stack(d_inputs[::-1])
-        d_recurrent_DNG = torch.stack(d_recurrents[::-1], dim=1).flatten(1, 2)
-        operands_DNH = torch.stack(ctx.operands, dim=1).flatten(1, 2)
-        d_weight = product(d_recurrent_DNG.transpose(1, 2), operand(operands_DNH, ctx.dtype), ctx.dtype)
-        return None, None, d_inputs_TDBG, d_weight, d_recurrent_DNG.sum(1), None, *carried
+        d_recurrent_DNG, operands_DNH = (
+            steps_TDBX.transpose(0, 1).flatten(1, 2) for steps_TDBX in (operand(d_recurrents, ctx.dtype), ctx.operands)
+        )
+        d_weight = (d_recurrent_DNG.transpose(1, 2) @ operands_DNH).to(weight.dtype)
+        return None, None, d_inputs, d_weight, d_recurrents.sum((0, 2)), None, *carried
 
 
 def run_attended(
@@ -117,89 +117,149 @@ class _Attended(torch.autograd.Function):
         query_weight: Tensor, score_weight: Tensor, context_weight: Tensor,
         weight: Tensor, bias: Tensor, mask: Tensor | None, *start: Tensor,
     ) -> Any:  # fmt: skip
-        cell, state = CELLS[name], tuple(start)
-        query_size = len(query_weight)
-        joint = operand(torch.cat([query_weight, weight]), dtype)  # query and gates read the same state: one product
-        joint_T, context_T = joint.t().contiguous(), operand(context_weight, dtype).t().contiguous()
-        additive = score == "additive"
-        doubled_keys, doubled_score = 2.0 * keys, 2.0 * score_weight
-        saved, scored, operands, contexts, weights, hiddens = [], [], [], [], [], []
-        trains = any(ctx.needs_input_grad)
-        for step in inputs.unbind(0):
-            hidden = state[0] if mask is None else state[0] * mask
-            projected = product(hidden, joint_T, dtype)
-            query, recurrent = projected[:, :query_size], projected[:, query_size:] + bias
-            if additive:
-                # tanh(x) = 2 sigmoid(2x) - 1, and softmax does not see the constant; sigmoid is several times cheaper.
-                squashed = (doubled_keys + (query + query)[:, None]).sigmoid_()
-                scores = squashed @ doubled_score
-                kept_scores = squashed
-            else:
-                scores = (keys @ query[..., None]).squeeze(-1) * score_weight
-                kept_scores = query
-            attention = torch.softmax(scores.masked_fill_(absent, -torch.inf), dim=-1)
-            context = (attention[:, None] @ values).squeeze(1)
-            state, kept = cell_forward(cell, step + product(context, context_T, dtype), recurrent, state)
-            if trains:
-                saved.append(kept)
-                scored.append(kept_scores)
-                operands.append(hidden)
-            contexts.append(context)
-            weights.append(attention)
-            hiddens.append(state[0])
-        contexts_TBC, weights_TBS = torch.stack(contexts), torch.stack(weights)
-        ctx.cell, ctx.additive, ctx.dtype = cell, additive, dtype
-        ctx.saved, ctx.scored, ctx.operands = saved, scored, operands
-        ctx.save_for_backward(joint, context_weight, keys, values, score_weight, mask, contexts_TBC, weights_TBS)
-        ctx.mark_non_differentiable(weights_TBS)
-        return torch.stack(hiddens), contexts_TBC, weights_TBS
+        state: State = start
+        steps, batch, query_size = len(inputs), len(keys), len(query_weight)
+        joint = torch.cat([query_weight, weight])  # query and gates read the same state: one product
+        joint_bias = torch.cat([bias.new_zeros(query_size), bias])
+        joint_factor, context_factor = Factor(joint, dtype, batch), Factor(context_weight, dtype, batch)
+        scorer = _SCORERS[score](keys, score_weight, steps)
+        tape = make_tape(CELLS[name], start[0], steps)
+        contexts, weights = values.new_empty(steps, batch, values.shape[-1]), keys.new_empty(steps, *absent.shape)
+        read_states, read_contexts = (
+            torch.empty_like(read, dtype=operand_type(inputs, dtype)) for read in (tape.hidden, contexts)
+        )
+        barrier = keys.new_zeros(absent.shape).masked_fill_(absent, -torch.inf)
+        buffers = (each.unbind(0) for each in (inputs, contexts, weights, read_states, read_contexts))
+        for t, (given, context, attention, read_state, read_context) in enumerate(zip(*buffers, strict=True)):
+            projected = joint_factor(_masked(state[0], mask, out=read_state)) + joint_bias
+            scores = scorer.forward(t, projected[:, :query_size])
+            torch.softmax(scores.add_(barrier), dim=-1, out=attention)
+            torch.bmm(attention[:, None], values, out=context[:, None])
+            inner = given + context_factor(read_context.copy_(context))
+            state = tape.forward(t, inner, projected[:, query_size:], state)
+        ctx.dtype, ctx.tape, ctx.scorer = dtype, tape, scorer
+        ctx.read_states, ctx.read_contexts = read_states, read_contexts
+        ctx.save_for_backward(joint, context_weight, values, mask, weights)
+        ctx.mark_non_differentiable(weights)
+        return *_outputs(tape.hidden, contexts), weights
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_hiddens: Tensor, d_contexts: Tensor, _: Tensor) -> Any:
-        joint, context_weight, keys, values, score_weight, mask, contexts_TBC, weights_TBS = ctx.saved_tensors
-        dtype, query_size = ctx.dtype, keys.shape[-1]
-        context_factor, values_T = operand(context_weight, dtype), values.transpose(1, 2).contiguous()
-        carried = tuple(torch.zeros_like(d_hiddens[0]) for _ in range(ctx.cell.states))
-        d_keys, d_score = torch.zeros_like(keys), torch.zeros_like(score_weight)
-        d_inputs, d_projected, d_all_contexts = [], [], []
-        for t in range(len(ctx.saved) - 1, -1, -1):
+        joint, context_weight, values, mask, weights = ctx.saved_tensors
+        dtype: torch.dtype = ctx.dtype
+        tape: Tape = ctx.tape
+        scorer: _Scorer = ctx.scorer
+        tape.rewind()
+        scorer.rewind()
+        steps, batch = tape.hidden.shape[:2]
+        query_size = len(joint) - tape.gates
+        joint_factor, context_factor = Factor(joint.t(), dtype, batch), Factor(context_weight.t(), dtype, batch)
+        values_T = values.transpose(1, 2).contiguous()
+        carried = tuple(torch.zeros_like(tape.hidden[0]) for _ in tape.states)
+        d_inputs, d_projected = (values.new_empty(steps, batch, width) for width in (tape.gates, len(joint)))
+        d_all_contexts = torch.empty_like(d_contexts)
+        for t in range(steps - 1, -1, -1):
+            d_input, d_joint = d_inputs[t], d_projected[t]
             gradient = (carried[0] + d_hiddens[t], *carried[1:])
-            d_input, d_recurrent, before = cell_backward(ctx.cell, gradient, ctx.saved[t])
-            d_context = d_contexts[t] + product(d_input, context_factor, dtype)
-            d_weights = (d_context[:, None] @ values_T).squeeze(1)
-            attention = weights_TBS[t]
-            weighted = attention * d_weights
-            d_scores = weighted - attention * weighted.sum(-1, keepdim=True)
-            scored = ctx.scored[t]
-            if ctx.additive:
-                d_score += (d_scores.flatten() @ scored.flatten(0, 1)).mul_(2.0)
-                slope = (scored - scored * scored).mul_(d_scores[..., None])
-                d_keys += slope
-                d_query = slope.sum(1).mul_(4.0 * score_weight)
-            else:
-                scaled = d_scores * score_weight
-                d_keys += scaled[..., None] * scored[:, None]
-                d_query = (scaled[:, None] @ keys).squeeze(1)
-            d_joint = torch.cat([d_query, d_recurrent], dim=-1)
-            through = product(d_joint, joint, dtype)
+            before = tape.backward(t, gradient, d_input, d_joint[:, query_size:])
+            inner = context_factor(operand(d_input, dtype))
+            d_context = torch.add(d_contexts[t], inner, out=d_all_contexts[t])
+            d_weights = torch.bmm(d_context[:, None], values_T).squeeze(1)
+            d_scores = torch._softmax_backward_data(d_weights, weights[t], -1, d_weights.dtype)
+            scorer.backward(t, d_scores, d_joint[:, :query_size])
+            through = joint_factor(operand(d_joint, dtype)).to(before[0].dtype)
             carried = (before[0] + (through if mask is None else through * mask), *before[1:])
-            d_inputs.append(d_input)
-            d_projected.append(d_joint)
-            d_all_contexts.append(d_context)
-        if ctx.additive:
-            d_keys = d_keys.mul_(4.0 * score_weight)
-        d_inputs_TBG, d_projected_TBG, d_contexts_TBC = (
-            torch.stack(column[::-1]) for column in (d_inputs, d_projected, d_all_contexts)
+        d_keys, d_score_weight = scorer.gradients()
+        d_values = weights.permute(1, 2, 0) @ d_all_contexts.transpose(0, 1)
+        d_joint_weight, d_context_weight = (
+            (operand(gradient.flatten(0, 1), dtype).t() @ read.flatten(0, 1)).to(joint.dtype)
+            for gradient, read in ((d_projected, ctx.read_states), (d_inputs, ctx.read_contexts))
         )
-        d_values = weights_TBS.permute(1, 2, 0) @ d_contexts_TBC.transpose(0, 1)
-        operands_NH = operand(torch.stack(ctx.operands).flatten(0, 1), dtype)
-        d_joint_weight = product(d_projected_TBG.flatten(0, 1).t(), operands_NH, dtype)
-        contexts_NC = operand(contexts_TBC.flatten(0, 1), dtype)
-        d_context_weight = product(d_inputs_TBG.flatten(0, 1).t(), contexts_NC, dtype)
-        d_bias = d_projected_TBG[..., query_size:].sum((0, 1))
         return (
-            None, None, None, d_inputs_TBG, d_keys, d_values, None,
-            d_joint_weight[:query_size], d_score if ctx.additive else None, d_context_weight,
-            d_joint_weight[query_size:], d_bias, None, *carried,
+            None, None, None, d_inputs, d_keys, d_values, None,
+            d_joint_weight[:query_size], d_score_weight, d_context_weight,
+            d_joint_weight[query_size:], d_projected[..., query_size:].sum((0, 1)), None, *carried,
         )  # fmt: skip
+
+
+class _Scorer(Protocol):
+    """Scores of T queries [B, A] against the same keys [B, S, A], and the way back, last query first."""
+
+    def forward(self, t: int, query: Tensor) -> Tensor:
+        """The scores [B, S] of query t."""
+
+    def rewind(self) -> None:
+        """Begin the way back."""
+
+    def backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
+        """Write the gradient of query t."""
+
+    def gradients(self) -> tuple[Tensor, Tensor | None]:
+        """Of the keys and of the score's weight, if that is learned; when all queries went back."""
+
+
+class _AdditiveScorer:
+    """score = w . tanh(query + key), without a tanh or an exp of anything as large as queries x keys.
+
+    tanh(x) = 1 - 2 s with s = 1 / (1 + exp(2 x)), softmax does not see the constant, and exp(2 query + 2 key) is a
+    product of two exponentials, each taken once. Where a factor leaves float32, s is 0 or 1, as it should be.
+    """
+
+    def __init__(self, keys: Tensor, weight: Tensor, steps: int) -> None:
+        self._grown = keys.clamp(-SATURATED, SATURATED).mul_(2.0).exp_()
+        self._weight, self._halved = weight, -2.0 * weight
+        self._one = keys.new_ones(())
+        self._s = keys.new_empty(steps, *keys.shape).unbind(0)
+
+    def forward(self, t: int, query: Tensor) -> Tensor:
+        s = torch.addcmul(self._one, self._grown, (query + query).exp_()[:, None], out=self._s[t]).reciprocal_()
+        return s @ self._halved
+
+    def rewind(self) -> None:
+        self._d_keys, self._d_weight = torch.zeros_like(self._grown), torch.zeros_like(self._weight)
+
+    def backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
+        s = self._s[t]
+        slope = torch.addcmul(s, s, s, value=-1.0)  # tanh' = 4 s (1 - s)
+        self._d_weight -= d_scores.flatten() @ s.flatten(0, 1)
+        self._d_keys.addcmul_(slope, d_scores[..., None])
+        torch.mul(torch.bmm(d_scores[:, None], slope).squeeze(1), 4.0 * self._weight, out=d_query)
+
+    def gradients(self) -> tuple[Tensor, Tensor | None]:
+        return self._d_keys.mul_(4.0 * self._weight), self._d_weight.mul_(2.0)
+
+
+class _DotScorer:
+    """score = query . key times a constant."""
+
+    def __init__(self, keys: Tensor, scale: Tensor, steps: int) -> None:
+        self._keys, self._scale = keys, scale
+        self._queries = keys.new_empty(steps, len(keys), keys.shape[-1])
+
+    def forward(self, t: int, query: Tensor) -> Tensor:
+        self._queries[t] = query
+        return (self._keys @ query[..., None]).squeeze(-1) * self._scale
+
+    def rewind(self) -> None:
+        self._d_scores = self._keys.new_empty(len(self._queries), *self._keys.shape[:-1])
+
+    def backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
+        scaled = torch.mul(d_scores, self._scale, out=self._d_scores[t])
+        d_query.copy_((scaled[:, None] @ self._keys).squeeze(1))
+
+    def gradients(self) -> tuple[Tensor, Tensor | None]:
+        return self._d_scores.permute(1, 2, 0) @ self._queries.transpose(0, 1), None
+
+
+_SCORERS: dict[str, Callable[[Tensor, Tensor, int], _Scorer]] = {"additive": _AdditiveScorer, "dot": _DotScorer}
+
+
+def _masked(hidden: Tensor, mask: Tensor | None, out: Tensor) -> Tensor:
+    """The recurrent product's operand, in the operands' type."""
+    return out.copy_(hidden) if mask is None else torch.mul(hidden, mask, out=out)
+
+
+def _outputs(*buffers: Tensor) -> tuple[Tensor, ...]:
+    """The buffers as other tensors: a node of autograd that keeps its very outputs keeps itself."""
+    return tuple(buffer.detach() for buffer in buffers)
