@@ -23,7 +23,8 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 
 repro: setup ## Run whatever of the pipeline is out of date, and publish the results to MLflow
 	@export $(IN_VENV); dvc status -q || { dvc repro tokenize && dvc stage list --name-only | sed -n 's/^train@//p' | \
-		xargs -P $(JOBS) -I MODEL dvc --wait-for-lock repro evaluate@MODEL analyze_attention@MODEL; }
+		xargs -P $(JOBS) -I MODEL dvc --wait-for-lock repro --single-item \
+		train@MODEL translate@MODEL evaluate@MODEL analyze_attention@MODEL; }
 	@$(IN_VENV) dvc repro
 	-@$(IN_VENV) nmt publish # a tracker that is off or down costs no result
 

@@ -70,9 +70,9 @@ def unrun_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="session")
 def small_project(unrun_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project after `dvc repro`, results committed; `copy` it to change it."""
+    """The project after `make repro` (models side by side), results committed; `copy` it to change it."""
     project = unrun_project.copy(tmp_path_factory.mktemp("run") / "project")
-    output = project.dvc("repro")
+    output = project.make("repro", JOBS="2")
     (project.folder.parent / "repro.log").write_text(output)
     project.run("git", "add", "--all")
     project.run("git", "commit", "--quiet", "--message", "Results")

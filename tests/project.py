@@ -44,6 +44,11 @@ class Project:
         """Run dvc."""
         return self.run(sys.executable, "-m", "dvc", *arguments, **environment)
 
+    def make(self, target: str, **variables: str) -> str:
+        """Run make, in the environment that runs the tests."""
+        settings = [f"{name}={value}" for name, value in {"VENV": sys.prefix, **variables}.items()]
+        return self.run("make", "--assume-old", "setup", target, *settings)
+
     def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a command in the project and leave it to the caller; what it prints is lost."""
         quiet = subprocess.DEVNULL

@@ -78,6 +78,19 @@ def test_additive_scores_of_any_size(size: float) -> None:
 
 
 @pytest.mark.parametrize("attention", ["none", "additive", "dot"])
+def test_the_way_back_can_be_gone_twice(attention: str) -> None:
+    """What a step leaves for the way back is not used up by it."""
+    model = tiny_model(attention)
+    source, lengths = random_sentences(model, seed=1, side="source")
+    inputs, _ = random_sentences(model, seed=2, side="target")
+    logits, _ = model.force(model.encode(source, lengths), inputs)
+    first, second = (
+        torch.autograd.grad(logits.square().sum(), list(model.parameters()), retain_graph=True) for _ in range(2)
+    )
+    assert all(map(torch.equal, first, second))
+
+
+@pytest.mark.parametrize("attention", ["none", "additive", "dot"])
 def test_nothing_keeps_a_finished_update(attention: str) -> None:
     """Memory comes back when the last name of a loss is gone, not when Python looks for cycles."""
     model = tiny_model(attention)

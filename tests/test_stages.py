@@ -155,6 +155,7 @@ def test_a_second_repro_runs_nothing(small_project: Project, tmp_path: Path) -> 
     (cache / "stale.pyc").touch()
     assert "up to date" in project.dvc("status")
     assert project.stages_run(project.dvc("repro")) == set()
+    assert project.stages_run(project.make("repro")) == set()
 
 
 def test_force_gives_the_same_bytes(small_project: Project, tmp_path: Path) -> None:

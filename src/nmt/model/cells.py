@@ -67,10 +67,10 @@ class Tape(Protocol):
     """How many numbers the gates of one state read."""
 
     def forward(self, t: int, inputs_G: Tensor, recurrent_G: Tensor, state: State) -> State:
-        """Step t; what is given and returned must not change before `rewind`."""
+        """Step t."""
 
     def rewind(self) -> None:
-        """Prepare the factors of all steps; what `forward` left is used up."""
+        """Prepare the factors of all steps."""
 
     def backward(self, t: int, gradient: State, d_inputs_G: Tensor, d_recurrent_G: Tensor) -> State:
         """Write step t's gradients of the two projections, return those of the state before, `recurrent_G` apart."""
