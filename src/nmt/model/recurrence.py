@@ -208,13 +208,13 @@ class _AdditiveScorer:
 
     def __init__(self, keys: Tensor, weight: Tensor, steps: int) -> None:
         self._grown = keys.clamp(-SATURATED, SATURATED).mul_(2.0).exp_()
-        self._weight, self._halved = weight, -2.0 * weight
+        self._weight, self._score_weight = weight, -2.0 * weight
         self._one = keys.new_ones(())
         self._s = keys.new_empty(steps, *keys.shape).unbind(0)
 
     def forward(self, t: int, query: Tensor) -> Tensor:
         s = torch.addcmul(self._one, self._grown, (query + query).exp_()[:, None], out=self._s[t]).reciprocal_()
-        return s @ self._halved
+        return s @ self._score_weight
 
     def rewind(self) -> None:
         self._d_keys, self._d_weight = torch.zeros_like(self._grown), torch.zeros_like(self._weight)
