@@ -41,6 +41,8 @@ DROPOUT, SMOOTHING = 0.2, 0.1
 WARM_UP = 5
 """Batches of each round that are not counted."""
 
+CPU = torch.device("cpu")
+
 Clock = list[tuple[float, int]]
 """After each update: the time, and the target tokens of its batch."""
 
@@ -116,9 +118,9 @@ def train_joeynmt(text: Bench) -> Clock:
     return clock
 
 
-def train_ours(text: Bench, attention: str, precision: str) -> Clock:
+def train_ours(text: Bench, attention: str, precision: str, device: torch.device = CPU) -> Clock:
     """The project's own trainer, with all that it does at each update."""
-    model = make_model(attention)
+    model = make_model(attention).to(device)
     model.product_dtype = PRODUCTS[precision]
     clock: Clock = []
     settings = load_params().train.model_copy(update={"max_epochs": 1, "label_smoothing": SMOOTHING})
