@@ -41,16 +41,15 @@ def main(variant: str, seed: int) -> None:
     state = paths.resume_state(training_id)
     state.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(state.with_suffix(".lock"), timeout=0):
+        with FileLock(state.with_suffix(".lock"), timeout=0), tracking.live_training(variant, seed) as live:
             trainer = make_trainer(params, variant, seed, runtime)
-            train(trainer, state, params, variant, seed)
+            train(trainer, state, live, f"{variant}-{seed}")
             write_outputs(trainer, params, variant, seed, runtime, training_id)
             shutil.rmtree(state)
     except Timeout:
         raise UserError(
             f"another process is training {variant} with seed {seed} right now; wait for it or end it"
         ) from None
-    tracking.publish_model(variant, seed)
 
 
 def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved) -> Trainer:
@@ -66,15 +65,14 @@ def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved) -> 
     return Trainer(model, train_text, dev_text, params.train, seed, on_update=lambda _: None)
 
 
-def train(trainer: Trainer, state: Path, params: Params, variant: str, seed: int) -> None:
+def train(trainer: Trainer, state: Path, live: tracking.LiveCurves, name: str) -> None:
     """Run the epochs that are left, with a bar, live curves and a checkpoint now and then."""
     checkpoint = load_checkpoint(state)
     if checkpoint is not None:
         trainer.restore(checkpoint)
         print(f"going on after update {trainer.progress.updates}", flush=True)
-    due = Every(params.train.checkpoint_seconds)
-    display = Display(f"{variant}-{seed}", params.train.max_epochs)
-    with tracking.live_curves(variant, seed) as live, display, Stop() as stop:
+    due = Every(trainer.settings.checkpoint_seconds)
+    with Display(name, trainer.settings.max_epochs) as display, Stop() as stop:
 
         def on_update(result: UpdateResult) -> None:
             display.show(result)
