@@ -177,10 +177,10 @@ def test_force_gives_the_same_bytes(small_project: Project, tmp_path: Path) -> N
 def test_a_killed_training_goes_on_to_the_same_bytes(small_project: Project, tmp_path: Path) -> None:
     """After `kill -9` of stage and dvc in the middle, `dvc repro` resumes, and every output has the uncut md5."""
     whole = small_project.copy(tmp_path / "whole")
-    whole.set_params({"train.checkpoint_seconds": 0.0, "train.max_epochs": 12})
+    whole.set_params({"train.max_epochs": 12})
     cut = whole.copy(tmp_path / "cut")
     whole.dvc("repro", "train@attention-1", NMT_TRACKING="off")
-    process = cut.start("dvc", "repro", "train@attention-1", NMT_TRACKING="off")
+    process = cut.start("dvc", "repro", "train@attention-1", NMT_TRACKING="off", NMT_CHECKPOINT_SECONDS="0")
     wait_for(lambda: any(cut.folder.glob(".nmt/training/*/state.safetensors")), process)
     for one in [*psutil.Process(process.pid).children(recursive=True), process]:
         one.kill()
@@ -195,9 +195,9 @@ def test_a_killed_training_goes_on_to_the_same_bytes(small_project: Project, tmp
 def test_a_training_that_is_asked_to_stop_saves_and_goes_on(small_project: Project, tmp_path: Path) -> None:
     """SIGTERM ends it after the present update with its state on disk, although no checkpoint was due."""
     project = small_project.copy(tmp_path / "project")
-    project.set_params({"train.checkpoint_seconds": 1000.0, "train.max_epochs": 40})
+    project.set_params({"train.max_epochs": 40})
     stage = [sys.executable, "-m", "nmt.stages.train", "plain", "1"]
-    environment = {"NMT_TRACKING": "off", "PYTHONPATH": "src"}
+    environment = {"NMT_TRACKING": "off", "NMT_CHECKPOINT_SECONDS": "1000", "PYTHONPATH": "src"}
     process = project.start(*stage, **environment)
     wait_for(lambda: any(project.folder.glob(".nmt/training/*/")), process)
     time.sleep(3)
