@@ -123,6 +123,43 @@ def test_mlflow_has_a_run_and_a_model_for_each_variant(small_project: Project) -
     assert len(versions) == len(MODELS)
 
 
+@pytest.mark.parametrize("spool", [True, False])
+def test_a_lost_store_is_filled_from_the_run_cache(small_project: Project, tmp_path: Path, spool: bool) -> None:
+    """Outputs deleted, restored by DVC without running code, the store gone: `nmt publish` brings each run back once.
+
+    Curves, metrics, models and the comparison; of what is in no output, the live points, as long as the spool is there.
+    """
+    project = small_project.copy(tmp_path / "project")
+    before = tracked(project)
+    for lost in ("mlflow.db", "mlartifacts", "dvc.lock", "models", "reports", *([] if spool else [".nmt"])):
+        path = project.folder / lost
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert project.stages_run(project.dvc("repro", NMT_TRACKING="off")) <= {"compare"}
+    publish = (sys.executable, "-m", "nmt", "publish")
+    first, second = (project.run(*publish, PYTHONPATH="src") for _ in range(2))
+    assert first.count("added ") == len(MODELS) + 1
+    assert "added " not in second
+    kept = [row for row in before["points"] if spool or not row[1].startswith("live/")]
+    assert len(kept) < len(before["points"]) or spool
+    assert tracked(project) == before | {"points": kept}
+
+
+def tracked(project: Project) -> dict[str, list[Any]]:
+    """What the default store holds, less ids, times and paths: points, params, runs, model versions, files."""
+    of_run = "from {} join runs using (run_uuid) order by 1, 2, 3"
+    queries = {
+        "runs": "select name, status from runs order by 1",
+        "points": f"select name, key, step, value {of_run.format('metrics')}, 4",
+        "params": f"select name, key, value {of_run.format('params')}",
+        "versions": "select name, description from model_versions order by 2",
+    }
+    with sqlite3.connect(project.folder / "mlflow.db") as database:
+        found = {name: database.execute(query).fetchall() for name, query in queries.items()}
+    database.close()
+    files = [path.name for path in (project.folder / "mlartifacts").rglob("*") if path.is_file()]
+    return found | {"files": sorted(files)}
+
+
 def test_git_holds_results_and_not_data(small_project: Project) -> None:
     """What a commit carries stays small: no corpus, no weights, no cache."""
     tracked = small_project.run("git", "ls-files").splitlines()
