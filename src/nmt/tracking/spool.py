@@ -48,12 +48,12 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         self._last: dict[str, int] = {}
-        self._stream: IO[str] | None = None
+        self._stream: IO[bytes] | None = None
         with self._failures_told():
             path.parent.mkdir(parents=True, exist_ok=True)
             points, size = read(path)
             self._last = {point.name: point.step for point in points}
-            self._stream = path.open("a", encoding="utf-8", buffering=1)
+            self._stream = path.open("ab", buffering=0)
             self._stream.truncate(size)  # a process that was killed may have left half a line
 
     def write(self, time: int, step: int, metrics: Mapping[str, float]) -> None:
@@ -61,14 +61,13 @@ class Writer:
         new = {name: value for name, value in metrics.items() if step > self._last.get(name, -1)}
         if new and self._stream is not None:
             with self._failures_told():
-                self._stream.write(json.dumps({"time": time, "step": step, "metrics": new}) + "\n")
+                self._stream.write(json.dumps({"time": time, "step": step, "metrics": new}).encode("ascii") + b"\n")
             self._last.update(dict.fromkeys(new, step))
 
     def close(self) -> None:
         """No more points."""
         if self._stream is not None:
-            with contextlib.suppress(OSError):
-                self._stream.close()
+            self._stream.close()
 
     @contextlib.contextmanager
     def _failures_told(self) -> Iterator[None]:
@@ -76,4 +75,5 @@ class Writer:
             yield
         except OSError as error:
             log.warning("tracking: no live points from here on: %s", error)
+            self.close()
             self._stream = None

@@ -17,7 +17,7 @@ from nmt.tracking.parts import CURVE
 
 SILENCE_SECONDS = 3.0
 """A store that does not answer for so long is given up."""
-TRAINING_SECONDS = 30.0
+TRAINING_SECONDS = 120.0
 """The longest wait at the end of a training, for a store that does answer: it gets curves and two small files."""
 PUBLISH_SECONDS = 900.0
 """The same where a model may be uploaded."""
@@ -97,6 +97,7 @@ def _start(*arguments: str) -> "subprocess.Popen[bytes] | None":
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,
             start_new_session=True,
         )
     except OSError as error:
@@ -112,8 +113,9 @@ def _end(sender: "subprocess.Popen[bytes] | None", farewell: bytes, seconds: flo
     assert sender.stdout is not None
     with sender:
         try:
-            sender.stdin.write(farewell)
-            sender.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it has ended, and told why
+                sender.stdin.write(farewell)
+                sender.stdin.close()
             _wait(sender, seconds)
         except (UserError, OSError) as error:
             log.warning("tracking: %s; `nmt publish` makes it good", error)
@@ -123,13 +125,14 @@ def _end(sender: "subprocess.Popen[bytes] | None", farewell: bytes, seconds: flo
 
 
 def _wait(sender: "subprocess.Popen[bytes]", seconds: float) -> None:
-    deadline = time.monotonic() + seconds
+    uri, deadline = place.tracking_uri(), time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(subprocess.TimeoutExpired):
             if status := sender.wait(_LOOK_SECONDS):
                 raise place.Unavailable(f"the sender ended with {status}")
             return
-        place.probe(place.tracking_uri(), SILENCE_SECONDS)
+        if place.is_server(uri):  # a database of our own is there, but busy when the sender writes
+            place.probe(uri, SILENCE_SECONDS)
     raise place.Unavailable(f"not done after {seconds:.0f} seconds")
 
 
