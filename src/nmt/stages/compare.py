@@ -30,7 +30,7 @@ def main() -> None:
         write_csv(folder / "by_length.csv", runs.by_length(reported))
         write_csv(folder / "joined.csv", runs.joined(reported))
         draw(folder, compared, reported)
-    tracking.publish_comparison()
+    tracking.publish_comparison((one.variant, one.seed) for several in reported.values() for one in several)
 
 
 def draw(folder: Path, compared: Mapping[str, Any], reported: Runs) -> None:

@@ -5,8 +5,18 @@ runs every stage. No function here fails or delays a stage, whatever the trackin
 named and filled is told in docs/decisions/0003-identity-and-tracking.md.
 """
 
+from nmt.tracking.links import known_results, link, origin
 from nmt.tracking.live import live_curves
 from nmt.tracking.model import download_bundle
 from nmt.tracking.publish import publish_all, publish_comparison, publish_model
 
-__all__ = ["download_bundle", "live_curves", "publish_all", "publish_comparison", "publish_model"]
+__all__ = [
+    "download_bundle",
+    "known_results",
+    "link",
+    "live_curves",
+    "origin",
+    "publish_all",
+    "publish_comparison",
+    "publish_model",
+]
