@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from nmt.errors import UserError
@@ -54,9 +55,24 @@ def _output(
 def _call(
     command: list[str], folder: Path | None, stdin: bytes | None, environment: dict[str, str] | None
 ) -> "subprocess.CompletedProcess[bytes]":
-    try:
-        return subprocess.run(
-            command, cwd=folder, env=environment or stage_environment(), input=stdin, capture_output=True, check=False
-        )
-    except FileNotFoundError:
-        raise UserError(f"{command[0]} is not installed, or not on the PATH") from None
+    """Run a command and keep what it prints.
+
+    In files: a process that it leaves behind, such as a worker of DVC's queue, would hold a pipe open for hours.
+    """
+    with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as complained:
+        given = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
+        try:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment or stage_environment(),
+                stdout=printed,
+                stderr=complained,
+                check=False,
+                **given,
+            )
+        except FileNotFoundError:
+            raise UserError(f"{command[0]} is not installed, or not on the PATH") from None
+        printed.seek(0)
+        complained.seek(0)
+        return subprocess.CompletedProcess(command, done.returncode, printed.read(), complained.read())

@@ -1,5 +1,6 @@
 """What a run came from: the commit, local changes, the DVC experiment."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -48,6 +49,12 @@ def _diff() -> bytes:
         sources = [str(path) for path in _SOURCES if path.exists()]
         _git_bytes("add", "--intent-to-add", "--", *sources, index=index)
         return _git_bytes(*_DIFF, *_INPUTS, index=index) or b""
+
+
+def local_changes() -> str:
+    """A hash of what differs from the commit, or nothing where nothing does."""
+    checkout = read_checkout()
+    return hashlib.sha256(changes(checkout)).hexdigest() if checkout and checkout.dirty else ""
 
 
 def provenance_tags() -> dict[str, str]:
