@@ -11,10 +11,10 @@ export DVC_NO_ANALYTICS ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check format ui lock clean
+.PHONY: help setup repro test test-integration check format ui lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.runtime ## Create .venv with the pinned packages; a second call does nothing
 
@@ -30,6 +30,9 @@ repro: setup ## Run whatever of the pipeline is out of date, and publish the res
 
 test: $(VENV)/.development ## Run the tests
 	@$(IN_VENV) python -m pytest -q -n 2 --dist loadgroup
+
+test-integration: $(VENV)/.development ## Run the tests that need minutes each: queues, clones, servers
+	@$(IN_VENV) python -m pytest -q -n 2 --dist loadgroup -m integration
 
 check: $(VENV)/.development ## Check style, format and types
 	@$(IN_VENV) ruff check

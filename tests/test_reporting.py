@@ -96,7 +96,8 @@ def untracked(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Run stages in `folder`, without MLflow."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(tracking, "publish_model", lambda variant, seed: None)
-    monkeypatch.setattr(tracking, "publish_comparison", lambda models: None)
+    monkeypatch.setattr(tracking, "publish_comparison", lambda: None)
+    monkeypatch.setattr(tracking, "publish_model", lambda variant, seed: None)
 
 
 @pytest.fixture(scope="module")

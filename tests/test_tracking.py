@@ -348,7 +348,7 @@ def test_comparisons_are_runs_of_their_own(project: Path) -> None:
     """Each state of the report is one run with its files, however often it is published."""
     for text in ("# One\n", "# Two\n", "# Two\n"):
         make_comparison(text)
-        tracking.publish_comparison([])
+        tracking.publish_comparison()
     state = counts(_store().client, "nmt")["runs"]
     assert len(state) == 2
     for run in state.values():
@@ -467,7 +467,7 @@ def test_a_dead_server_is_one_line(
     start = time.monotonic()
     _train_live(range(10, 30, 10), seconds=0)
     tracking.publish_model("plain", 1)
-    tracking.publish_comparison([])
+    tracking.publish_comparison()
     assert time.monotonic() - start < 5.0
     assert [f"no answer from {uri}" in warning for warning in _warnings(caplog)] == [True, True]
     assert all("`nmt publish`" in warning for warning in _warnings(caplog))
@@ -497,7 +497,7 @@ from nmt import tracking
 with tracking.live_curves("plain", 1) as curves:
     curves.log(1, {{"train_loss": 1.0}})
 tracking.publish_model("plain", 1)
-tracking.publish_comparison([])
+tracking.publish_comparison()
 assert not {{"mlflow", "torch"}} & {{name for name, module in sys.modules.items() if module}}
 """
 
