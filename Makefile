@@ -31,8 +31,8 @@ repro: setup ## Run whatever of the pipeline is out of date, and publish the res
 test: $(VENV)/.development ## Run the tests
 	@$(IN_VENV) python -m pytest -q -n 2 --dist loadgroup
 
-test-integration: $(VENV)/.integration ## Run the tests that need servers (PostgreSQL, S3, MLflow) or minutes
-	@$(IN_VENV) python -m pytest -q -m integration
+test-integration: $(VENV)/.integration ## Run the tests that need servers (PostgreSQL, S3, MLflow), queues and clones: minutes each
+	@$(IN_VENV) python -m pytest -q -n 2 --dist loadgroup -m integration
 
 check: $(VENV)/.development ## Check style, format and types
 	@$(IN_VENV) ruff check

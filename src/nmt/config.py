@@ -189,6 +189,12 @@ class Tracking(Section):
     experiment: Annotated[str, Field(min_length=1)]
 
 
+class Promote(Section):
+    metric: Literal["bleu", "chrf"]
+    p_below: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """A champion is beaten where the paired test's two-sided p-value is lower."""
+
+
 class Params(Section):
     """All of `params.yaml`."""
 
@@ -205,6 +211,7 @@ class Params(Section):
     analyze_attention: AnalyzeAttention
     compare: Compare
     tracking: Tracking
+    promote: Promote
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Params":
@@ -226,10 +233,15 @@ class Params(Section):
 
 def load_yaml(path: Path) -> Any:
     """Read YAML 1.2 as DVC does: `1e-05` is a number."""
+    return parse_yaml(read_text(path), path)
+
+
+def parse_yaml(text: str, origin: Path | str) -> Any:
+    """Parse YAML 1.2 that came from `origin`."""
     try:
-        return YAML(typ="safe", pure=True).load(read_text(path))
+        return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def load_params(path: Path = paths.PARAMS) -> Params:

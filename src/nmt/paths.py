@@ -9,7 +9,9 @@ PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 CORPORA = Path("data/corpora.yaml")
+SOURCES = Path("src")
 
+DATA = Path("data")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 TOKENIZED = Path("data/tokenized")
@@ -27,6 +29,8 @@ TRANSLATIONS = REPORTS / "translations"
 SCORES = REPORTS / "scores"
 ATTENTION = REPORTS / "attention"
 COMPARISON = REPORTS / "comparison"
+LEADERBOARD = REPORTS / "experiments" / "leaderboard.csv"
+PROMOTIONS = REPORTS / "promotions.csv"
 
 
 def prepared_text(split: str, side: str) -> Path:

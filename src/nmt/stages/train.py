@@ -29,9 +29,10 @@ from nmt.config import Params, load_params
 from nmt.errors import UserError
 from nmt.files import sha256, write_csv, write_json
 from nmt.model.seq2seq import Seq2Seq
-from nmt.runtime import Resolved, resolve
+from nmt.runtime import Resolved, alone_on_gpu, resolve
 from nmt.stages.runner import run_for_model
 from nmt.subwords import Subwords
+from nmt.tracking.place import workspace
 from nmt.training import Every, Trainer, UpdateResult
 
 
@@ -43,7 +44,11 @@ def main(variant: str, seed: int) -> None:
     state = paths.resume_state(training_id)
     state.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(state.with_suffix(".lock"), timeout=0), tracking.live_training(variant, seed) as live:
+        with (
+            FileLock(state.with_suffix(".lock"), timeout=0),
+            alone_on_gpu(runtime.device, workspace() / paths.STATE),
+            tracking.live_training(variant, seed) as live,
+        ):
             trainer = make_trainer(params, variant, seed, runtime)
             train(trainer, state, live, f"{variant}-{seed}")
             write_outputs(trainer, params, variant, seed, runtime, training_id)

@@ -6,8 +6,19 @@ whatever the tracking server does. How runs are found, named and filled is told 
 docs/decisions/0003-identity-and-tracking.md.
 """
 
+from nmt.tracking.links import known_results, link, origin
 from nmt.tracking.model import download_bundle
 from nmt.tracking.publish import publish_all
 from nmt.tracking.stage import LiveCurves, live_training, publish_comparison, publish_model
 
-__all__ = ["LiveCurves", "download_bundle", "live_training", "publish_all", "publish_comparison", "publish_model"]
+__all__ = [
+    "LiveCurves",
+    "download_bundle",
+    "known_results",
+    "link",
+    "live_training",
+    "origin",
+    "publish_all",
+    "publish_comparison",
+    "publish_model",
+]

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 REQUIREMENTS = "mlflow numpy OpenCC pandas pydantic ruamel.yaml safetensors sentencepiece torch".split()
 """What the served model imports; the versions installed here are pinned in it."""
 _ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
-_RESERVED_ALIAS = re.compile(r"v\d+|latest", re.IGNORECASE)
+CHAMPION = "champion"
+_RESERVED_ALIAS = re.compile(rf"v\d+|latest|{CHAMPION}", re.IGNORECASE)
 
 
 def registered_name(source: str, target: str) -> str:
@@ -36,7 +37,7 @@ def registered_name(source: str, target: str) -> str:
 
 
 def alias(variant: str) -> str:
-    """The variant's name, told apart from the names that MLflow keeps for itself."""
+    """The variant's name, told apart from the names that MLflow keeps for itself and from the champion's."""
     return f"variant-{variant}" if _RESERVED_ALIAS.fullmatch(variant) else variant
 
 

@@ -3,13 +3,14 @@
 import csv
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmt import files, identity, paths
+from nmt import files, identity, lockfile, paths
 from nmt.config import load_yaml
 from nmt.tracking import model, provenance, spool, values
 from nmt.tracking.result import Result
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CURVE = "curve/"
+CHANGES = "changes.patch"
+HYPOTHESES = "hypotheses.txt"
 _OWNERS = ("training_id", "result_id", "variant", "seed", "attention", "hypotheses_sha256")  # tags of the run already
 _DIGEST_LIMIT = 36  # characters of a dataset's digest that MLflow keeps: an md5 and DVC's ".dir"
 
@@ -67,6 +70,8 @@ def parts_of(result: Result) -> Iterator[Part]:
     if result.finished and result.bundle.is_dir():
         digest = identity.content_hash(result.bundle)
         yield Part("model", digest, partial(model.log_model, result))
+    if _is_locked(result):
+        yield Part("lock", files.sha256(paths.LOCK), partial(_log_lock, result), result=False)
 
 
 def _log_provenance(store: Store, run: "Run") -> None:
@@ -74,7 +79,9 @@ def _log_provenance(store: Store, run: "Run") -> None:
     store.client.log_artifact(run.info.run_id, str(paths.PARAMS))
     checkout = provenance.read_checkout()
     if checkout and checkout.dirty:
-        store.client.log_text(run.info.run_id, provenance.changes_text(checkout), "changes.patch")
+        with tempfile.TemporaryDirectory() as scratch:
+            files.write_bytes(Path(scratch) / CHANGES, provenance.changes(checkout))
+            store.client.log_artifact(run.info.run_id, str(Path(scratch) / CHANGES))
 
 
 def _log_dataset(result: Result, digest: str, store: Store, run: "Run") -> None:
@@ -101,12 +108,11 @@ def _log_live(points: Path, store: Store, run: "Run") -> None:
 
 
 def _log_scores(result: Result, store: Store, run: "Run") -> None:
-    """Every metric of the test set; dvc.lock, which by now names the data and the model that they came from."""
+    """Every metric of the test set, and the hypotheses that a paired test with another model needs."""
     assert result.scores is not None
     _log_values(store, run, result.scores, "scores")
-    _log_files(store, run, [result.scores_file], "scores")
-    if paths.LOCK.exists():
-        store.client.log_artifact(run.info.run_id, str(paths.LOCK))
+    hypotheses = paths.translations(result.variant, result.seed) / HYPOTHESES
+    _log_files(store, run, [result.scores_file, *([hypotheses] if hypotheses.exists() else [])], "scores")
 
 
 def _log_attention(result: Result, store: Store, run: "Run") -> None:
@@ -117,6 +123,26 @@ def _log_attention(result: Result, store: Store, run: "Run") -> None:
     figures = result.attention_report / "figures"
     if figures.is_dir():
         store.client.log_artifacts(run.info.run_id, str(figures), "attention/figures")
+
+
+def _is_locked(result: Result) -> bool:
+    """Whether dvc.lock names all that belongs to this result: DVC adds a stage when the stage has ended."""
+    if not (paths.LOCK.exists() and result.finished and result.attention_summary is not None):
+        return False
+    summaries = [result.training_report / "summary.json", result.attention_report / "summary.json"]
+    return lockfile.holds(lockfile.parse(files.read_text(paths.LOCK)), [*summaries, result.scores_file])
+
+
+def _log_lock(result: Result, store: Store, run: "Run") -> None:
+    """dvc.lock, and the md5 of the data and of the model as tags: by them DVC's cache finds the very bytes."""
+    from mlflow.entities import RunTag
+
+    store.client.log_artifact(run.info.run_id, str(paths.LOCK))
+    outs = lockfile.outputs(lockfile.parse(files.read_text(paths.LOCK)))
+    md5s = {Path(path): md5 for one in outs.values() for path, md5 in one.items()}
+    kept = [path for path in md5s if paths.DATA in path.parents or path == result.bundle]
+    tags = [RunTag(f"dvc.md5/{path.as_posix()}", md5s[path]) for path in kept]
+    store.client.log_batch(run.info.run_id, tags=tags)
 
 
 def _log_values(store: Store, run: "Run", content: Mapping[str, Any], group: str) -> None:
