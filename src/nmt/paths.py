@@ -27,6 +27,7 @@ TRANSLATIONS = REPORTS / "translations"
 SCORES = REPORTS / "scores"
 ATTENTION = REPORTS / "attention"
 COMPARISON = REPORTS / "comparison"
+PAGE = REPORTS / "report.html"
 
 
 def prepared_text(split: str, side: str) -> Path:
