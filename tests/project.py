@@ -112,6 +112,7 @@ SMALL_PARAMS: dict[str, object] = {
     "analyze_attention.heatmaps": 1,
     "compare.bootstrap_samples": 20,
     "compare.examples": 3,
+    "report.sentences": 20,
 }
 
 WORDS = (

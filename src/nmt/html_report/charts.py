@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _STYLE: dict[str, Any] = {
@@ -34,7 +35,7 @@ _STYLE: dict[str, Any] = {
     "lines.markersize": 4.2,
 }
 _SIZE = (3.6, 2.5)  # inches: about as wide as a phone, where it is shown as it is
-_PAGES_OWN = ("font", "fill", "stroke")
+_COLOURS = ("fill", "stroke")
 _CLASSES = ("series-", "grid", "axis")
 
 
@@ -66,7 +67,7 @@ def chart(name: str, lines: Sequence[Line], x_label: str, ticks: Mapping[float, 
         if from_zero:
             axes.set_ylim(bottom=0)
         else:
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(x_label)
     return _inline(svg.getvalue())
 
@@ -109,7 +110,8 @@ def _attributes(tag: str, name: str, value: str) -> dict[str, str]:
     """What an attribute of matplotlib's becomes on the page."""
     if name == "style":
         pairs = [[part.strip() for part in pair.split(":", 1)] for pair in value.split(";") if pair.strip()]
-        return {key: text for key, text in pairs if key not in _PAGES_OWN or text == "none"}
+        kept = [(key, text) for key, text in pairs if not key.startswith("font")]
+        return {key: text for key, text in kept if key not in _COLOURS or text == "none"}
     if name == "id" and value.startswith(_CLASSES):
         return {"class": value}
     return {name: value}

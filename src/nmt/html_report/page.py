@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -67,11 +68,11 @@ def render(contents: Contents) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["strong"] = strong
-    parts = {name: environment.loader.get_source(environment, name)[0] for name in (_STYLE, _SCRIPT)}  # type: ignore[union-attr]
+    style, script = ((resources.files(__package__) / name).read_text("utf-8") for name in (_STYLE, _SCRIPT))
     return environment.get_template("page.html").render(
-        style=Markup(parts[_STYLE]),
-        script=Markup(parts[_SCRIPT]),
-        policy=policy(parts[_STYLE], parts[_SCRIPT]),
+        style=Markup(style),
+        script=Markup(script),
+        policy=policy(style, script),
         data=embedded(explorer_data(contents)),
         **sections(contents),
     )
@@ -192,7 +193,9 @@ def statistics(contents: Contents) -> dict[str, Table]:
 def strong(text: str) -> Markup:
     """Return text in which `**` stands around what matters, as HTML."""
     parts = [escape(part) for part in text.split("**")]
-    return Markup("").join(Markup("<strong>{}</strong>").format(part) if i % 2 else part for i, part in enumerate(parts))
+    return Markup("").join(
+        Markup("<strong>{}</strong>").format(part) if i % 2 else part for i, part in enumerate(parts)
+    )
 
 
 def embedded(data: Mapped) -> Markup:

@@ -143,7 +143,10 @@ def ablations(scores: Mapping[str, Mapped]) -> Table | None:
         return None
     kinds = dict.fromkeys(kind for report in tampered.values() for kind in report)
     untouched = Row("as trained", [_scored(scores[name]["bleu"], "score") for name in tampered])
-    rows = [Row(kind.replace("_", " "), [_scored(report.get(kind), "bleu") for report in tampered.values()]) for kind in kinds]
+    rows = [
+        Row(kind.replace("_", " "), [_scored(report.get(kind), "bleu") for report in tampered.values()])
+        for kind in kinds
+    ]
     return Table(list(tampered), [untouched, *rows])
 
 

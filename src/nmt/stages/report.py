@@ -14,22 +14,23 @@ from nmt.testset import present, stage_of
 def main() -> None:
     """Write the page; its explorer shows the models of the first seed.
 
-    Reads: data/prepared/test.jsonl; reports/comparison, reports/corpus.json, and reports/{attention,scores,translations}
-    of each variant's first seed.
+    Reads: data/prepared/test.jsonl, reports/comparison, reports/corpus.json; of each variant's first seed
+    reports/{attention,scores,translations}/<variant>/<seed>.
     Writes: reports/report.html.
     Params: report.
     """
     settings = load_params().report
     compared = read_json(present(paths.COMPARISON / "comparison.json", "compare"))
     seed = compared["seeds"][0]
-    shown = [read_shown(name, variant["attention"], seed) for name, variant in compared["variants"].items()]
+    variants = compared["variants"]
+    shown = [read_shown(name, variant["attention"], seed) for name, variant in variants.items()]
     sentences = testset.read_sentences()
     contents = page.Contents(
         compared=compared,
         compared_sha256=content_hash(paths.COMPARISON),
         curves=read_csv(read_text(paths.COMPARISON / "curves.csv")),
-        attention={name: read_json(paths.attention_report(name, seed) / "summary.json") for name in compared["variants"]},
-        scores={name: read_json(paths.scores(name, seed)) for name in compared["variants"]},
+        attention={name: read_json(paths.attention_report(name, seed) / "summary.json") for name in variants},
+        scores={name: read_json(paths.scores(name, seed)) for name in variants},
         corpus=read_json(paths.CORPUS_REPORT),
         explorer=explorer.explorer(sentences, shown, compared["corpus"]["source"], settings.sentences),
     )

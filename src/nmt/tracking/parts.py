@@ -33,10 +33,17 @@ class Part:
     result: bool = True
     """Whether the result's id determines its bytes; of surroundings (params.yaml as a whole, the commit) and of the
     analysis, which has parameters of its own, it does not, and the run keeps those that it got first."""
+    view: bool = False
+    """Whether it only shows other parts, so that newer bytes take the place of older ones."""
 
     @property
     def tag(self) -> str:
         return f"logged.{self.name}"
+
+    def missing_from(self, run: "Run") -> bool:
+        """Whether the run has yet to get it."""
+        have = run.data.tags.get(self.tag)
+        return have is None or (self.view and have != self.digest)
 
     def contradicts(self, run: "Run") -> bool:
         """Whether the run holds other bytes under the same id."""
