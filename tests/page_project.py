@@ -28,8 +28,9 @@ PAIRS: list[tuple[list[str], str, str, str]] = [  # source words, reference, pla
     ([EVIL, "。"], f"It says {EVIL}.", f"{EVIL} says it.", f"It says {EVIL}."),
     (["谢谢", "。"], "Thank you.", "", "Thanks."),
     (["很", "长"] * 30, "very long " * 30, "Pneumonoultramicroscopicsilicovolcanoconiosis", "very long " * 30),
-    *([["第", str(n), "句", "。"], f"This is number {n}.", "This is it.", f"This is {n}."] for n in range(6, 61)),
+    *([["第", str(n), "句", "。"], f"This is number {n}.", "This is it.", f"This is No. {n}."] for n in range(6, 61)),
 ]
+CROSSED = 5  # the row of a sentence that attention reads backwards
 NULL = 3  # the row of a sentence that plain has no matrices for
 
 
@@ -42,6 +43,7 @@ def build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place, variant in enumerate(("plain", "attention")):
         write_model(variant, [pair[2 + place] for pair in PAIRS])
         evaluate.main(variant, 1)
+        files.write_json(paths.scores(variant, 1), files.read_json(paths.scores(variant, 1)) | more_scores(variant))
     compare.main()
     report.main()
 
@@ -66,6 +68,7 @@ def write_test_set() -> None:
         for row, (source, reference, *_) in enumerate(PAIRS)
     ]
     files.write_json_lines(paths.prepared_records("test"), records)
+    files.write_lines(paths.prepared_text("train", "target"), [reference for _, reference, *_ in PAIRS])
     files.write_json(paths.CORPUS_REPORT, {"licence": "CC BY 2.0 FR", "attribution": "Sentences by the contributors"})
 
 
@@ -94,17 +97,44 @@ def write_model(variant: str, hypotheses: list[str]) -> None:
 def summary(variant: str) -> dict[str, Any]:
     """`summary.json`; of attention alone it has statistics."""
     columns = {column: dict.fromkeys(STATISTICS, 0.25) for column in ("t", "t+1", "uniform", "diagonal")}
-    return {"attention": {"kind": "additive", "hypotheses": columns} if variant == "attention" else None}
+    agreeing = {"tau": 0.5, "tau_low": 0.25, "tau_high": 0.75, "top": 0.625, "top_low": 0.5, "top_high": 0.75}
+    influence = {"erasure_gradient": agreeing}
+    if variant == "attention":
+        influence |= {"attention_erasure": {**agreeing, "tau": -0.5}}
+    rows = [aligned("diagonal", 0.625), aligned("erasure argmax", 0.5 if variant == "plain" else 0.25)]
+    return {
+        "attention": {"kind": "additive", "hypotheses": columns} if variant == "attention" else None,
+        "alignment": {"gold": "by hand", "sentences": 9, "rows": rows},
+        "influence": {"hypotheses": influence, "references": {}},
+    }
+
+
+def aligned(method: str, aer: float) -> dict[str, Any]:
+    """A line of the alignment table."""
+    return {"method": method, "precision": 0.5, "recall": None, "aer": aer, "low": aer - 0.0625, "high": aer + 0.0625}
+
+
+def more_scores(variant: str) -> dict[str, Any]:
+    """Recall by frequency (no rare word was wanted) and, of the model with attention, BLEU without it."""
+    recall = {"recall": 0.5, "recall_low": 0.25, "recall_high": 0.75}
+    rows = [
+        {"low": 0, "high": 0, "words": 0, **dict.fromkeys(recall)},
+        {"low": 1, "high": 4, "words": 40, **recall},
+        {"low": 5, "high": None, "words": 1200, **recall},
+    ]
+    tampered = {"uniform": {"bleu": 3.25, "low": 2.5, "high": 4.0}}
+    return {"by_frequency": rows, "ablations": tampered if variant == "attention" else {}}
 
 
 def words(variant: str, row: int, text: str) -> dict[str, Any]:
-    """A line of `words.jsonl`: word t looks at source word t with 80 percent, and needs it (3 nats)."""
+    """A line of `words.jsonl`: word t looks at source word t with 80 percent, and needs it (3 nats); but see CROSSED."""
     source, target = PAIRS[row][0], text.split()
     looks = np.full((len(target), len(source) + 1), 0.2 / len(source))
     needs = np.full((len(target), len(source)), -0.25)
     for t in range(len(target)):
-        looks[t, min(t, len(source) - 1)] = 0.8
-        needs[t, min(t, len(source) - 1)] = 3.0
+        s = min(t, len(source) - 1)
+        looks[t, len(source) - 1 - s if row == CROSSED else s] = 0.8
+        needs[t, s] = 3.0
     empty = variant == "plain" and row == NULL
     return {
         "id": f"{row}-{row + 500}",

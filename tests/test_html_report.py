@@ -17,6 +17,8 @@ from nmt import files, identity, paths
 from nmt.errors import UserError
 from nmt.html_report import charts, explorer
 from nmt.html_report.charts import Line
+from nmt.html_report.explorer import Shown
+from nmt.html_report.weave import weave
 from nmt.stages import report
 from tests import page_project
 from tests.page_project import EVIL, NULL, PAIRS
@@ -106,19 +108,22 @@ def test_tables_hold_the_comparison(page: str) -> None:
     spread = f'<span class="spread">{bleu["low"]:.2f} to {bleu["high"]:.2f}</span>'
     assert f"<td>{bleu['mean']:.2f} {spread}</td>" in page
     assert "<strong>attention</strong> is " in page
-    assert page.count("<svg ") == 3
-    rows = Page(page).inside("th")
-    for classes in ("1", "2", "3"):
-        assert f"{classes} " in rows or classes in rows
+    assert page.count("<svg ") == 4
+    rows = [text.strip() for text in Page(page).inside("th")]
+    assert rows.count("4–8") == rows.count("3") == 1, "a class of length, an epoch"
 
 
-def test_no_gold_and_no_ablations_no_word_of_them(page: str) -> None:
-    """A page says nothing about what was not measured."""
-    assert "AER" not in page
-    assert "tampered" not in page
-    change(paths.attention_report("attention", 1) / "summary.json", lambda read: read.update(attention=None))
+def test_what_was_not_measured_is_not_spoken_of(page: str) -> None:
+    """Without gold, influence, ablations, frequencies and attention their tables, charts and links are gone."""
+    words = ("AER", "tampered", "Kendall", "Rare words", 'id="where"', 'id="why"', '"#why"')
+    assert [word for word in words if word not in page] == []
+    for variant in ("plain", "attention"):
+        summary = paths.attention_report(variant, 1) / "summary.json"
+        change(summary, lambda read: read.update(attention=None, alignment=None, influence={}))
+        change(paths.scores(variant, 1), lambda read: read.update(ablations={}, by_frequency=[]))
     report.main()
-    assert 'id="where"' not in files.read_text(paths.PAGE)
+    text = files.read_text(paths.PAGE)
+    assert [word for word in words if word in text] == []
 
 
 def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
@@ -128,26 +133,48 @@ def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
     files.write_json(path, content)
 
 
-def test_alignment_and_ablations_are_tables(page: str) -> None:
-    """A method that all variants share stands there once, without a variant's name."""
-    for variant, aer in (("plain", 0.5), ("attention", 0.25)):
-        rows = [row("diagonal", 0.625, None), row("model", aer, (aer - 0.0625, aer + 0.0625))]
-        gold = {"gold": "by hand", "sentences": 9, "rows": rows}
-        change(paths.attention_report(variant, 1) / "summary.json", lambda read, gold=gold: read.update(alignment=gold))
-    tampered = {"uniform": {"bleu": 3.25, "low": 2.5, "high": 4.0}}
-    change(paths.scores("attention", 1), lambda read: read.update(ablations=tampered))
-    report.main()
-    page = files.read_text(paths.PAGE)
+def test_alignment_is_a_table(page: str) -> None:
+    """The best first; a method that all variants share stands there once, without a variant's name."""
     assert page.count('<th scope="row">diagonal</th>') == 1
-    assert '<th scope="row">model <span class="note">attention</span></th>' in page
+    best, worse = (
+        f'<th scope="row">erasure argmax <span class="note">{name}</span>' for name in ("attention", "plain")
+    )
+    assert 0 < page.index(best) < page.index(worse) < page.index(">diagonal<")
     assert '<td>0.250 <span class="spread">0.188 to 0.312</span></td>' in page
+
+
+def test_reasons_are_tables(page: str) -> None:
+    """Agreement of measures for the models that have them, and BLEU with looks tampered with."""
+    row = '<th scope="row">attention and erasure <span class="note">rank correlation</span></th><td>–</td>'
+    assert f'{row}<td>−0.50 <span class="spread">0.25 to 0.75</span></td>' in page
+    assert '<td>62.5% <span class="spread">50.0% to 75.0%</span></td>' in page
     assert '<td>3.25 <span class="spread">2.50 to 4.00</span></td>' in page
 
 
-def row(method: str, aer: float, interval: tuple[float, float] | None) -> dict[str, Any]:
-    """A line of the alignment table."""
-    low, high = interval or (None, None)
-    return {"method": method, "precision": 0.5, "recall": None, "aer": aer, "low": low, "high": high}
+def test_recall_of_rare_words_is_a_chart(page: str) -> None:
+    """A class without a word has no point, and says so in the table."""
+    assert '<th scope="row">0 <span class="note">0</span></th><td>–</td><td>–</td>' in page
+    assert '<th scope="row">5+ <span class="note">1,200</span></th><td>50.0% ' in page
+
+
+def test_the_weave_takes_the_first_sentence_that_fits(page: str) -> None:
+    """Short on both sides, and not read straight through; faint looks are left out, thick ones lie on top."""
+    straight, crossed = np.eye(4, 5) * 0.98 + 0.004, np.eye(5)[[1, 0, 2, 3]] * 0.9 + 0.02
+    crossed[0, 4] = 0.5  # the end of the source is no word
+    lines = [
+        {"id": name, "source": list("甲乙丙丁"), "target": list("abcd"), "attention": matrix.tolist()}
+        for name, matrix in (("straight", straight), ("crossed", crossed), ("again", crossed))
+    ]
+    model = Shown("attention", "additive", ["a b c d"] * 3, lines)
+    plain = Shown("plain", "none", ["a b c d"] * 3, [line | {"attention": None} for line in lines])
+    found = weave([plain, model], 3)
+    assert found is not None
+    assert (found.id, found.model) == ("crossed", "attention")
+    assert [thread.weight for thread in found.threads] == [0.92] * 4
+    assert found.threads[0].path.startswith(f"M{found.source[1].x},")
+    assert weave([plain, model], 1) is None
+    assert weave([plain], 3) is None
+    assert 'class="weave"' not in page
 
 
 def test_the_explorer_holds_what_there_is(page: str) -> None:

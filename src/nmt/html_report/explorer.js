@@ -154,7 +154,8 @@
       const names = Object.keys(MAPS).filter((name) => name in model);
       return Object.fromEntries(names.map((name) => [name, decode(model[name], model.words.length)]));
     });
-    const below = sentence.models.map((_, m) => maps(sentence, m)).filter(Boolean);
+    const attendingFirst = [...models.keys()].sort((a, b) => models[b].attends - models[a].attends);
+    const below = attendingFirst.map((m) => maps(sentence, m)).filter(Boolean);
     byId("sentence").replaceChildren(heading(sentence, place), texts(sentence), reader(sentence), ...below);
     for (const link of byId("list").querySelectorAll("a")) {
       if (Number(link.dataset.place) === place) link.setAttribute("aria-current", "true");

@@ -15,6 +15,7 @@ from nmt import reporting
 from nmt.html_report import charts, tables
 from nmt.html_report.charts import Line
 from nmt.html_report.tables import Table
+from nmt.html_report.weave import Weave
 from nmt.markdown import listing
 
 _STYLE, _SCRIPT = "page.css", "explorer.js"
@@ -41,6 +42,8 @@ class Contents:
     """`corpus.json`: licence and attribution."""
     explorer: Mapped
     """What `explorer.explorer` returns."""
+    weave: Weave | None
+    """The picture at the top, if a sentence lends itself to it."""
 
 
 @dataclass(frozen=True)
@@ -83,20 +86,23 @@ def sections(contents: Contents) -> dict[str, Any]:
     compared = contents.compared
     corpus = compared["corpus"]
     aligned = {name: report["alignment"] for name, report in contents.attention.items() if report.get("alignment")}
+    influences = {name: report["influence"] for name, report in contents.attention.items() if report.get("influence")}
     return {
         "compared": compared,
         "compared_sha256": contents.compared_sha256,
         "names": listing(list(compared["variants"])),
         "languages": [reporting.language(corpus[side]) for side in ("source", "target")],
         "shown": len(contents.explorer["sentences"]),
+        "weave": contents.weave,
         "verdicts": reporting.verdicts(compared),
         "uncertainty": uncertainty(compared),
         "results": tables.results(compared),
         "learning": learning(contents),
-        "charts": [chart for chart in (by_length(compared), joined(compared)) if chart],
-        "gold": next(iter(aligned.values()))["gold"] if aligned else "",
+        "charts": [chart for chart in (by_length(compared), joined(compared), by_frequency(contents)) if chart],
+        "labelled": next(iter(aligned.values()))["sentences"] if aligned else 0,
         "alignment": tables.alignment(aligned),
         "statistics": statistics(contents),
+        "influence": tables.influence(influences),
         "ablations": tables.ablations(contents.scores),
         "corpus": contents.corpus,
     }
@@ -163,6 +169,26 @@ def joined(compared: Mapped) -> Chart | None:
     svg = charts.chart("joined", banded(levels), "sentences in one input", ticks, from_zero=True)
     note = "BLEU when consecutive test sentences are joined into one input."
     return Chart("Several sentences at once", note, Markup(svg), list(levels), "sentences", tables.joined(compared))
+
+
+def by_frequency(contents: Contents) -> Chart | None:
+    """Return the share of reference words recalled over their frequency in training; None where it was not measured."""
+    reports = {name: report["by_frequency"] for name, report in contents.scores.items() if report.get("by_frequency")}
+    if not reports:
+        return None
+    variants = list(contents.compared["variants"])
+    ticks = {float(i): tables.frequency(row) for i, row in enumerate(next(iter(reports.values())))}
+    lines = [recalled(name, variants.index(name), rows) for name, rows in reports.items()]
+    svg = charts.chart("by-frequency", lines, "times that a word stands in the training text", ticks, from_zero=True)
+    note = "Percent of the references' words that the translations have, rare ones on the left."
+    return Chart("Rare words", note, Markup(svg), list(reports), "times", tables.by_frequency(reports))
+
+
+def recalled(name: str, colour: int, rows: Sequence[Mapped]) -> Line:
+    """Return a line of recall in percent, over the classes that have words."""
+    known = [(float(i), row) for i, row in enumerate(rows) if row["recall"] is not None]
+    low, high = ([100 * row[key] for _, row in known] for key in ("recall_low", "recall_high"))
+    return Line(name, colour, [i for i, _ in known], [100 * row["recall"] for _, row in known], (low, high))
 
 
 def banded(levels: Mapping[str, Sequence[Mapped]]) -> list[Line]:

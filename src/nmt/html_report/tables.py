@@ -104,6 +104,26 @@ def _levels(compared: Mapped, key: str, name: Any) -> Table:
     )
 
 
+def by_frequency(reports: Mapping[str, Sequence[Mapped]]) -> Table:
+    """Return the share of reference words that were recalled, a row for each class of frequency."""
+    classes = zip(*reports.values(), strict=True)
+    rows = [Row(frequency(level[0]), [_recalled(one) for one in level], whole(level[0]["words"])) for level in classes]
+    return Table(list(reports), rows)
+
+
+def frequency(row: Mapped) -> str:
+    """Return how often the words of a class stand in the training text."""
+    if row["high"] is None:
+        return f"{row['low']}+"
+    return reporting.extent(row)
+
+
+def _recalled(row: Mapped) -> Cell:
+    if row["recall"] is None:
+        return Cell("–")
+    return Cell(share(row["recall"]), between({end: row[f"recall_{end}"] for end in ("low", "high")}, share))
+
+
 def curves(rows: Sequence[Mapping[str, str]]) -> Table:
     """Return the dev loss of every run after each epoch."""
     runs = list(dict.fromkeys(row["run"] for row in rows))
@@ -113,13 +133,13 @@ def curves(rows: Sequence[Mapping[str, str]]) -> Table:
 
 
 def alignment(reports: Mapping[str, Mapped]) -> Table | None:
-    """Return the quality of links against gold ones; a method that no variant changes stands there once."""
+    """Return the quality of links against gold ones, the best first; a method that all share stands there once."""
     lines: dict[tuple[str, ...], list[str]] = {}
-    for variant, report in reports.items():
-        for row in report["rows"]:
-            numbers = [_share_of_links(row[key]) for key in ("precision", "recall", "aer")]
-            spread = between(row, thousandths) if row["low"] is not None else ""
-            lines.setdefault((row["method"], *numbers, spread), []).append(variant)
+    found = [(variant, row) for variant, report in reports.items() for row in report["rows"]]
+    for variant, row in sorted(found, key=lambda one: 2.0 if one[1]["aer"] is None else one[1]["aer"]):
+        numbers = [_share_of_links(row[key]) for key in ("precision", "recall", "aer")]
+        spread = between(row, thousandths) if row["low"] is not None else ""
+        lines.setdefault((row["method"], *numbers, spread), []).append(variant)
     rows = [
         Row(method, [Cell(precision), Cell(recall), Cell(aer, spread)], _of(variants, reports))
         for (method, precision, recall, aer, spread), variants in lines.items()
@@ -136,6 +156,37 @@ def _of(variants: Sequence[str], reports: Mapping[str, Mapped]) -> str:
     return "" if len(variants) == len(reports) else listing(variants)
 
 
+AGREEMENTS = {"tau": "rank correlation", "top": "same word first"}
+"""Two ways in which measures of where a word comes from agree: names in `summary.json`, and what they are."""
+
+
+def influence(reports: Mapping[str, Mapped]) -> Table | None:
+    """Return how far looks, erasure and gradient agree on the source words of the hypotheses."""
+    measured = {name: report["hypotheses"] for name, report in reports.items() if report["hypotheses"]}
+    pairs = dict.fromkeys(pair for report in measured.values() for pair in report)
+    rows = [
+        Row(pair.replace("_", " and "), [_agreement(report.get(pair), key) for report in measured.values()], meaning)
+        for pair in pairs
+        for key, meaning in AGREEMENTS.items()
+    ]
+    return Table(list(measured), rows) if rows else None
+
+
+def _agreement(entry: Mapped | None, key: str) -> Cell:
+    if not entry or entry[key] is None:
+        return Cell("–")
+    form = share if key == "top" else _hundredths
+    return Cell(form(entry[key]), between({end: entry[f"{key}_{end}"] for end in ("low", "high")}, form))
+
+
+ABLATIONS = {
+    "uniform": "every source position weighs the same",
+    "shifted": "the weights fall one position too late",
+    "frozen": "the encoder's last state at every step",
+}
+"""What is done to looks, by its name in the scores."""
+
+
 def ablations(scores: Mapping[str, Mapped]) -> Table | None:
     """Return BLEU of models whose looks were tampered with when they translated, beside BLEU as they are."""
     tampered = {name: report["ablations"] for name, report in scores.items() if report.get("ablations")}
@@ -144,7 +195,7 @@ def ablations(scores: Mapping[str, Mapped]) -> Table | None:
     kinds = dict.fromkeys(kind for report in tampered.values() for kind in report)
     untouched = Row("as trained", [_scored(scores[name]["bleu"], "score") for name in tampered])
     rows = [
-        Row(kind.replace("_", " "), [_scored(report.get(kind), "bleu") for report in tampered.values()])
+        Row(kind, [_scored(report.get(kind), "bleu") for report in tampered.values()], ABLATIONS.get(kind, ""))
         for kind in kinds
     ]
     return Table(list(tampered), [untouched, *rows])
@@ -177,4 +228,8 @@ def statistics(report: Mapped) -> Table:
 
 
 def _number(value: float | None) -> Cell:
-    return Cell("–" if value is None else f"{value:.2f}".replace("-", "−"))
+    return Cell("–" if value is None else _hundredths(value))
+
+
+def _hundredths(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")

@@ -5,6 +5,7 @@ from nmt.config import load_params
 from nmt.files import read_json, read_json_lines, read_lines, read_text, write_text
 from nmt.html_report import explorer, page
 from nmt.html_report.explorer import Shown
+from nmt.html_report.weave import weave
 from nmt.identity import content_hash
 from nmt.runs import read_csv
 from nmt.stages.runner import run
@@ -33,6 +34,7 @@ def main() -> None:
         scores={name: read_json(paths.scores(name, seed)) for name in variants},
         corpus=read_json(paths.CORPUS_REPORT),
         explorer=explorer.explorer(sentences, shown, compared["corpus"]["source"], settings.sentences),
+        weave=weave(shown, settings.sentences),
     )
     write_text(paths.PAGE, page.render(contents))
     tracking.publish_comparison()
