@@ -7,18 +7,23 @@ import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from nmt.batching import pad
+from nmt.ablation import ablated
+from nmt.batching import pad, similar_shapes
 from nmt.bundle import Bundle, load_bundle
 from nmt.config import Runtime
 from nmt.corpus import normalise_lines
 from nmt.decoding import Decoding
 from nmt.errors import UserError
+from nmt.influence import Given, Influence, influence
 from nmt.runtime import resolve
 from nmt.search import Hypotheses, beam_search, greedy_search
 from nmt.subwords import BOS, EOS
@@ -113,11 +118,33 @@ class Translator:
         written = [[*ids, EOS] for ids in self._encode("target", targets)]
         shapes = [(len(target), max(len(source), _FORCED_WIDTH)) for source, target in zip(read, written, strict=True)]
         forced: dict[int, Forced] = {}
-        for batch in _batches(shapes, self.decoding.batch_sentences, _FORCED_CELLS):
+        for batch in similar_shapes(shapes, self.decoding.batch_sentences, _FORCED_CELLS):
             forced.update(zip(batch, self._force([read[i] for i in batch], [written[i] for i in batch]), strict=True))
             if progress:
                 progress(len(batch))
         return [forced[i] for i in range(len(sources))]
+
+    def influence(
+        self,
+        sources: Sequence[Sequence[str]],
+        targets: Sequence[Sequence[str]],
+        shares: Sequence[npt.NDArray[np.float64]],
+        *,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[Influence]:
+        """What each source word does to each target piece; `shares` [S, W] say which pieces make up which word.
+
+        Sources and targets are pieces, as `translate` and `score` return them. A source that was translated in parts
+        is read as one here.
+        """
+        read, written = map(self.bundle.source.ids, sources), map(self.bundle.target.ids, targets)
+        return influence(self.model, list(map(Given, read, written, shares)), progress)
+
+    @contextmanager
+    def ablated(self, name: str) -> Iterator[None]:
+        """Translate with the attention disturbed, while the block lasts."""
+        with ablated(self.model, name):
+            yield
 
     def _normalise(self, side: Side, lines: Sequence[str]) -> list[str]:
         config = self.bundle.config
@@ -141,7 +168,7 @@ class Translator:
         limits = [job.limit(decoding) for job in jobs]
         shapes = [(len(job.source) + 1, limit) for job, limit in zip(jobs, limits, strict=True)]
         found: dict[int, list[Hypothesis]] = {}
-        for batch in _batches(shapes, decoding.batch_sentences, _SEARCH_CELLS // decoding.beam_size):
+        for batch in similar_shapes(shapes, decoding.batch_sentences, _SEARCH_CELLS // decoding.beam_size):
             own = [jobs[i] for i in batch]
             found.update(zip(batch, self._search_batch(own, [limits[i] for i in batch], decoding), strict=True))
             if progress:
@@ -225,17 +252,3 @@ class _Job:
         """The most pieces that a translation may have: by the source's length, and room to go on after the prefix."""
         by_source = int(decoding.max_length_ratio * len(self.source)) + decoding.max_length_extra
         return max(by_source, len(self.prefix) + decoding.max_length_extra)
-
-
-def _batches(shapes: Sequence[tuple[int, int]], sentences: int, cells: int) -> Iterator[list[int]]:
-    """Places of similar shapes, the largest first: at most so many together, and so many cells when padded, or one."""
-    batch: list[int] = []
-    height = width = 0
-    for i in sorted(range(len(shapes)), key=lambda i: shapes[i], reverse=True):
-        height, width = max(height, shapes[i][0]), max(width, shapes[i][1])
-        if batch and (len(batch) == sentences or (len(batch) + 1) * height * width > cells):
-            yield batch
-            batch, (height, width) = [], shapes[i]
-        batch.append(i)
-    if batch:
-        yield batch

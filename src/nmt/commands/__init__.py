@@ -12,6 +12,7 @@ from nmt.errors import UserError
 COMMANDS = {
     "translate": "translate lines with a trained model",
     "score": "log-probabilities of given translations",
+    "align": "word links of given translations, held against hand-made ones",
     "publish": "bring results into MLflow that are not there yet",
     "readme": "bring the README's result table up to date",
 }
