@@ -1,8 +1,8 @@
 """Word links of given translations, held against hand-made ones.
 
-The source and the target are files of words, a space between them, line by line, cut in whatever way; the gold file has
-`i-j` for a sure and `i-j-P` for a possible link, words counted from 0. The model is made to write the target. Printed is
-a table of precision, recall and alignment error rate with its bootstrap interval, of all links and of those between
+The source and the target are files of words, a space between them, line by line, cut in whatever way. The gold file has
+`i-j` for a sure and `i-j-P` for a possible link, words counted from 0. The model is made to write the target. Printed
+is a table of precision, recall and alignment error rate with its bootstrap interval, of all links and of those between
 words that the model knows (that are one piece of its vocabulary). With --reverse, a model of the other direction, the
 links of both are also intersected and grown (grow-diag).
 """
