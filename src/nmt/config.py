@@ -158,6 +158,8 @@ class Translate(Section):
     n_best: Positive
     batch_sentences: Positive
     joined: list[Annotated[int, Field(ge=2)]]
+    ablations: list[Literal["uniform", "shifted", "frozen"]]
+    """Of attention; see `nmt.ablation`."""
 
     @model_validator(mode="after")
     def _n_best_fits_beam(self) -> "Translate":
@@ -171,11 +173,19 @@ class Evaluate(Section):
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)]
     bootstrap_seed: Natural
     length_bins: Positive
+    frequency_classes: list[Positive]
+    """How often a word stands in the training text at least, class by class; below the first, never or less."""
 
 
 class AnalyzeAttention(Section):
     heatmaps: Natural
     link_threshold: Share
+    uncovered: NaturalFloat
+    """A source word whose weights add up to less may have been left out."""
+    overcovered: PositiveFloat
+    """A source word whose weights add up to more may have been translated twice."""
+    worst_share: Share
+    """Of the sentences, by attention and by translation: those that are in both are listed."""
 
 
 class Compare(Section):

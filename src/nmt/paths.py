@@ -14,6 +14,7 @@ SOURCES = Path("src")
 DATA = Path("data")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
+GOLD = Path("data/gold")  # hand-made word links, in git
 TOKENIZED = Path("data/tokenized")
 MODELS = Path("models")
 REPORTS = Path("reports")
@@ -42,6 +43,11 @@ def prepared_text(split: str, side: str) -> Path:
 def prepared_records(split: str) -> Path:
     """One JSON object a line for dev and test: ids, raw source, raw references."""
     return PREPARED / f"{split}.jsonl"
+
+
+def gold_links(corpus: str) -> Path:
+    """Hand-made links of some test sentences, one JSON object a line; a corpus may have none."""
+    return GOLD / f"{corpus}.jsonl"
 
 
 def subword_model(side: str) -> Path:

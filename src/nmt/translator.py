@@ -9,18 +9,23 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from nmt.batching import pad
+from nmt.ablation import ablated
+from nmt.batching import pad, similar_shapes
 from nmt.bundle import Bundle, load_bundle
 from nmt.config import Runtime
 from nmt.corpus import normalise_lines
 from nmt.decoding import Decoding
 from nmt.errors import UserError
+from nmt.influence import Given, Influence, influence
 from nmt.runtime import resolve
 from nmt.search import Hypotheses, beam_search, greedy_search
 from nmt.subwords import BOS, EOS
@@ -121,7 +126,7 @@ class Translator:
         read = [[*ids, EOS] for ids in self._encode("source", sources)]
         written = [[*ids, EOS] for ids in self._encode("target", targets)]
         shapes = [(len(target), max(len(source), _FORCED_WIDTH)) for source, target in zip(read, written, strict=True)]
-        batches = list(_batches(shapes, self.decoding.batch_sentences, _FORCED_CELLS))
+        batches = list(similar_shapes(shapes, self.decoding.batch_sentences, _FORCED_CELLS))
         forced: dict[int, Forced] = {}
         work = self._side_by_side(
             lambda batch: self._force([read[i] for i in batch], [written[i] for i in batch]), batches
@@ -131,6 +136,28 @@ class Translator:
             if progress:
                 progress(len(batch))
         return [forced[i] for i in range(len(sources))]
+
+    def influence(
+        self,
+        sources: Sequence[Sequence[str]],
+        targets: Sequence[Sequence[str]],
+        shares: Sequence[npt.NDArray[np.float64]],
+        *,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[Influence]:
+        """What each source word does to each target piece; `shares` [S, W] say which pieces make up which word.
+
+        Sources and targets are pieces, as `translate` and `score` return them. A source that was translated in parts
+        is read as one here.
+        """
+        read, written = map(self.bundle.source.ids, sources), map(self.bundle.target.ids, targets)
+        return influence(self.model, list(map(Given, read, written, shares)), progress)
+
+    @contextmanager
+    def ablated(self, name: str) -> Iterator[None]:
+        """Translate with the attention disturbed, while the block lasts."""
+        with ablated(self.model, name):
+            yield
 
     def _side_by_side(self, work: Callable[[list[int]], _Result], batches: Iterable[list[int]]) -> Iterator[_Result]:
         """The results for the batches, in order."""
@@ -161,7 +188,7 @@ class Translator:
         """The hypotheses of each job; batches are of similar lengths, the longest first."""
         limits = [job.limit(decoding) for job in jobs]
         shapes = [(len(job.source) + 1, limit) for job, limit in zip(jobs, limits, strict=True)]
-        batches = list(_batches(shapes, decoding.batch_sentences, _SEARCH_CELLS // decoding.beam_size))
+        batches = list(similar_shapes(shapes, decoding.batch_sentences, _SEARCH_CELLS // decoding.beam_size))
         found: dict[int, list[Hypothesis]] = {}
         work = self._side_by_side(
             lambda batch: self._search_batch([jobs[i] for i in batch], [limits[i] for i in batch], decoding), batches
@@ -250,17 +277,3 @@ class _Job:
         """The most pieces that a translation may have: by the source's length, and room to go on after the prefix."""
         by_source = int(decoding.max_length_ratio * len(self.source)) + decoding.max_length_extra
         return max(by_source, len(self.prefix) + decoding.max_length_extra)
-
-
-def _batches(shapes: Sequence[tuple[int, int]], sentences: int, cells: int) -> Iterator[list[int]]:
-    """Places of similar shapes, the largest first: at most so many together, and so many cells when padded, or one."""
-    batch: list[int] = []
-    height = width = 0
-    for i in sorted(range(len(shapes)), key=lambda i: shapes[i], reverse=True):
-        height, width = max(height, shapes[i][0]), max(width, shapes[i][1])
-        if batch and (len(batch) == sentences or (len(batch) + 1) * height * width > cells):
-            yield batch
-            batch, (height, width) = [], shapes[i]
-        batch.append(i)
-    if batch:
-        yield batch
