@@ -148,7 +148,6 @@ class Train(Section):
     label_smoothing: Dropout
     average_decay: Dropout
     patience: Positive
-    checkpoint_seconds: NaturalFloat
 
 
 class Translate(Section):

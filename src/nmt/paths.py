@@ -81,3 +81,8 @@ def attention_report(variant: str, seed: int) -> Path:
 def resume_state(training_id: str) -> Path:
     """Checkpoints of a training that has not finished."""
     return STATE / "training" / training_id
+
+
+def live_points(training_id: str) -> Path:
+    """The spool of a training's live points."""
+    return STATE / "live" / f"{training_id}.jsonl"

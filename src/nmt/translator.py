@@ -5,11 +5,13 @@ Stages, commands and the served model all call `Translator.load(folder).translat
 
 import functools
 import math
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -35,14 +37,20 @@ _SENTENCE = re.compile(r".+?(?:[。！？!?]+[”’」』）)\"']*|[.…]+[”�
 
 Pieces = list[int]
 Side = Literal["source", "target"]
+_Result = TypeVar("_Result")
 
 
 class Translator:
-    """A trained model that reads and writes text."""
+    """A trained model that reads and writes text.
 
-    def __init__(self, bundle: Bundle, decoding: Decoding) -> None:
+    As many batches as it has `threads` are worked on side by side, each by one thread: small products gain little from
+    a second one, and so no number of threads changes a bit of a result.
+    """
+
+    def __init__(self, bundle: Bundle, decoding: Decoding, threads: int = 1) -> None:
         self.bundle = bundle
         self.decoding = decoding
+        self.threads = threads
         self.model = bundle.model.eval()
 
     @classmethod
@@ -56,11 +64,13 @@ class Translator:
     ) -> "Translator":
         """Read the bundle in `directory`; decoding settings not given are those of `Decoding.beside`.
 
-        The arithmetic is float32 on every device. `threads` of None leaves torch's number as it is.
+        The arithmetic is float32 on every device. `threads` of None: one for each core.
         """
-        runtime = Runtime(device=device, precision="float32", threads=threads or torch.get_num_threads())
+        chosen = resolve(Runtime(device=device, precision="float32", threads=1)).device
+        if threads is None:
+            threads = (os.cpu_count() or 1) if chosen.type == "cpu" else 1
         folder = Path(directory)
-        return cls(load_bundle(folder, resolve(runtime).device), decoding or Decoding.beside(folder))
+        return cls(load_bundle(folder, chosen), decoding or Decoding.beside(folder), threads)
 
     def translate(
         self,
@@ -99,7 +109,6 @@ class Translator:
         found = iter(self._search(jobs, decoding, progress))
         return [self._translation(own, [next(found) for _ in own], decoding.length_penalty) for own in parts]
 
-    @torch.inference_mode()
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, progress: Callable[[int], object] | None = None
     ) -> list[Forced]:
@@ -112,12 +121,24 @@ class Translator:
         read = [[*ids, EOS] for ids in self._encode("source", sources)]
         written = [[*ids, EOS] for ids in self._encode("target", targets)]
         shapes = [(len(target), max(len(source), _FORCED_WIDTH)) for source, target in zip(read, written, strict=True)]
+        batches = list(_batches(shapes, self.decoding.batch_sentences, _FORCED_CELLS))
         forced: dict[int, Forced] = {}
-        for batch in _batches(shapes, self.decoding.batch_sentences, _FORCED_CELLS):
-            forced.update(zip(batch, self._force([read[i] for i in batch], [written[i] for i in batch]), strict=True))
+        work = self._side_by_side(
+            lambda batch: self._force([read[i] for i in batch], [written[i] for i in batch]), batches
+        )
+        for batch, own in zip(batches, work, strict=True):
+            forced.update(zip(batch, own, strict=True))
             if progress:
                 progress(len(batch))
         return [forced[i] for i in range(len(sources))]
+
+    def _side_by_side(self, work: Callable[[list[int]], _Result], batches: Iterable[list[int]]) -> Iterator[_Result]:
+        """The results for the batches, in order."""
+        if self.threads == 1:
+            yield from map(work, batches)
+            return
+        with ThreadPoolExecutor(self.threads) as pool:
+            yield from pool.map(work, batches)
 
     def _normalise(self, side: Side, lines: Sequence[str]) -> list[str]:
         config = self.bundle.config
@@ -140,12 +161,15 @@ class Translator:
         """The hypotheses of each job; batches are of similar lengths, the longest first."""
         limits = [job.limit(decoding) for job in jobs]
         shapes = [(len(job.source) + 1, limit) for job, limit in zip(jobs, limits, strict=True)]
+        batches = list(_batches(shapes, decoding.batch_sentences, _SEARCH_CELLS // decoding.beam_size))
         found: dict[int, list[Hypothesis]] = {}
-        for batch in _batches(shapes, decoding.batch_sentences, _SEARCH_CELLS // decoding.beam_size):
-            own = [jobs[i] for i in batch]
-            found.update(zip(batch, self._search_batch(own, [limits[i] for i in batch], decoding), strict=True))
+        work = self._side_by_side(
+            lambda batch: self._search_batch([jobs[i] for i in batch], [limits[i] for i in batch], decoding), batches
+        )
+        for batch, own in zip(batches, work, strict=True):
+            found.update(zip(batch, own, strict=True))
             if progress:
-                progress(sum(job.begins_line for job in own))
+                progress(sum(jobs[i].begins_line for i in batch))
         return [found[i] for i in range(len(jobs))]
 
     def _search_batch(
@@ -194,6 +218,7 @@ class Translator:
         joined = [Hypothesis.joined(ranked, language, length_penalty) for ranked in zip(*found, strict=False)]
         return Translation(source_pieces, sorted(joined, key=lambda hypothesis: -hypothesis.score))
 
+    @torch.inference_mode()
     def _force(self, read: list[Pieces], written: list[Pieces]) -> list[Forced]:
         """Forced decoding of one batch; both sides with their eos."""
         device = self.model.device

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from nmt import files, identity, lockfile, paths
 from nmt.config import load_yaml
-from nmt.tracking import model, provenance, values
+from nmt.tracking import model, provenance, spool, values
 from nmt.tracking.result import Result
-from nmt.tracking.store import Store
+from nmt.tracking.store import Curves, Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-CURVE = "curve"
+CURVE = "curve/"
 CHANGES = "changes.patch"
 HYPOTHESES = "hypotheses.txt"
 _OWNERS = ("training_id", "result_id", "variant", "seed", "attention", "hypotheses_sha256")  # tags of the run already
@@ -36,10 +36,17 @@ class Part:
     result: bool = True
     """Whether the result's id determines its bytes; of surroundings (params.yaml as a whole, the commit) and of the
     analysis, which has parameters of its own, it does not, and the run keeps those that it got first."""
+    grows: bool = False
+    """Whether there may be more of it later, under another digest."""
 
     @property
     def tag(self) -> str:
         return f"logged.{self.name}"
+
+    def due(self, run: "Run") -> bool:
+        """Whether the run lacks it, or some of it."""
+        logged = run.data.tags.get(self.tag)
+        return logged is None or (self.grows and logged != self.digest)
 
     def contradicts(self, run: "Run") -> bool:
         """Whether the run holds other bytes under the same id."""
@@ -53,6 +60,8 @@ def parts_of(result: Result) -> Iterator[Part]:
         yield Part("dataset", digest, partial(_log_dataset, result, digest), result=False)
     training = [result.history_file, result.training_report / "summary.json"]
     yield Part("training", _digest(training), partial(_log_training, result))
+    if (points := spool.place_of(result.training_id)).exists():
+        yield Part("live", _digest([points]), partial(_log_live, points), result=False, grows=True)
     if result.scores is not None:
         yield Part("scores", _digest([result.scores_file]), partial(_log_scores, result))
     if result.attention_summary is not None:
@@ -88,9 +97,14 @@ def _log_dataset(result: Result, digest: str, store: Store, run: "Run") -> None:
 def _log_training(result: Result, store: Store, run: "Run") -> None:
     """Curves over updates, the best epoch's numbers, the two files."""
     assert result.training_summary is not None
-    _log_missing(store, run, _curve_points(result.history_file))
+    Curves(store, run).add(_curve_points(result.history_file))
     _log_values(store, run, result.training_summary, "training")
     _log_files(store, run, [result.history_file, result.training_report / "summary.json"], "training")
+
+
+def _log_live(points: Path, store: Store, run: "Run") -> None:
+    """The points of the training that no other file holds, those that were not sent while it ran."""
+    Curves(store, run).add(point for point in spool.read(points)[0] if not point.name.startswith(CURVE))
 
 
 def _log_scores(result: Result, store: Store, run: "Run") -> None:
@@ -136,26 +150,10 @@ def _log_values(store: Store, run: "Run", content: Mapping[str, Any], group: str
     from mlflow.entities import RunTag
 
     own = {key: value for key, value in content.items() if key not in _OWNERS}
-    _log_missing(store, run, values.points(own, group))
+    Curves(store, run).add(values.points(own, group))
     tags = [RunTag(key, value) for key, value in values.texts(own, group).items()]
     if tags:
         store.client.log_batch(run.info.run_id, tags=tags)
-
-
-def _log_missing(store: Store, run: "Run", points: Iterable[values.Point]) -> None:
-    """Log the points whose step the run has not yet: live curves may have sent some, an interrupted call others."""
-    from mlflow.entities import Metric
-
-    have: dict[str, set[int]] = {}
-    missing = []
-    for name, step, value in points:
-        if name not in have:
-            known = name in run.data.metrics
-            history = store.client.get_metric_history(run.info.run_id, name) if known else []
-            have[name] = {metric.step for metric in history}
-        if step not in have[name]:
-            missing.append(Metric(name, value, run.info.start_time, step))
-    store.log_metrics(run.info.run_id, missing)
 
 
 def _log_files(store: Store, run: "Run", sources: Iterable[Path], folder: str) -> None:
@@ -169,7 +167,7 @@ def _curve_points(history: Path) -> Iterator[values.Point]:
         updates = int(row.pop("updates"))
         for column, value in row.items():
             if value:
-                yield values.Point(f"{CURVE}/{column}", updates, float(value))
+                yield values.Point(f"{CURVE}{column}", updates, float(value))
 
 
 def _dataset_digest() -> str | None:
