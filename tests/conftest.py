@@ -1,10 +1,12 @@
 """What the tests share: the skips that CI allows, and a small project on which DVC runs for real."""
 
 import os
+from pathlib import Path
 
 import hypothesis
 import pytest
 
+from tests import page_project
 from tests.project import SMALL_PARAMS, Project, copy_sources, toy_pairs, write_local_corpus
 
 ALLOWED_SKIPS = {
@@ -77,3 +79,12 @@ def small_project(unrun_project: Project, tmp_path_factory: pytest.TempPathFacto
     project.run("git", "add", "--all")
     project.run("git", "commit", "--quiet", "--message", "Results")
     return project
+
+
+@pytest.fixture(scope="session")
+def page_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with its page; copy it to change it."""
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        page_project.build(folder, monkeypatch)
+    return folder

@@ -127,6 +127,7 @@ SMALL_PARAMS: dict[str, object] = {
     "analyze_attention.heatmaps": 1,
     "compare.bootstrap_samples": 100,
     "compare.examples": 3,
+    "report.sentences": 20,
 }
 
 WORDS = (

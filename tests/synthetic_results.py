@@ -123,6 +123,12 @@ def make_comparison(text: str = "# Comparison\n") -> None:
     files.write_bytes(paths.COMPARISON / "curves.png", b"\x89PNG")
 
 
+def make_page(text: str) -> None:
+    """What stage `report` writes, as far as its tracking looks at it."""
+    comparison = identity.content_hash(paths.COMPARISON)
+    files.write_text(paths.PAGE, f'<head><meta content="{comparison}"></head>{text}')
+
+
 def make_result(variant: str, seed: int = 1, bleu: float = 20.0) -> None:
     """Everything of one model."""
     make_training(variant, seed)

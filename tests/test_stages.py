@@ -22,7 +22,7 @@ pytestmark = pytest.mark.xdist_group("dvc")
 
 MODELS = ("plain", "attention")
 PER_MODEL = ("train", "translate", "evaluate", "analyze_attention")
-ALL_STAGES = {"fetch", "prepare", "tokenize", "compare"} | {
+ALL_STAGES = {"fetch", "prepare", "tokenize", "compare", "report"} | {
     f"{stage}@{model}-1" for stage in PER_MODEL for model in MODELS
 }
 
@@ -165,6 +165,7 @@ def test_git_holds_results_and_not_data(small_project: Project) -> None:
     tracked = small_project.run("git", "ls-files").splitlines()
     assert "reports/scores/plain/1.json" in tracked
     assert "reports/comparison/comparison.md" in tracked
+    assert "reports/report.html" not in tracked
     assert not [name for name in tracked if name.endswith((".safetensors", ".npy", ".npz", ".txt.ids", ".db", ".tsv"))]
     assert small_project.run("git", "status", "--porcelain") == ""
 
@@ -173,7 +174,12 @@ def test_dvc_shows_graph_metrics_and_plots(small_project: Project, tmp_path: Pat
     """The commands of the README answer."""
     assert {line.split()[0] for line in small_project.dvc("stage", "list").splitlines()} == ALL_STAGES
     graph = small_project.dvc("dag", "--dot").replace('"', "")
-    for edge in ("prepare -> tokenize", "train@plain-1 -> translate@plain-1", "evaluate@attention-1 -> compare"):
+    for edge in (
+        "prepare -> tokenize",
+        "train@plain-1 -> translate@plain-1",
+        "evaluate@attention-1 -> compare",
+        "compare -> report",
+    ):
         assert f"{edge};" in graph
     metrics = json.loads(small_project.dvc("metrics", "show", "--json"))[""]["data"]
     assert "reports/scores/attention/1.json" in metrics
@@ -267,7 +273,7 @@ def test_a_new_variant_runs_what_it_needs(small_project: Project, tmp_path: Path
     """`dvc exp run` trains the new one and compares all; DVC and MLflow both show it under the experiment's name."""
     project = small_project.copy(tmp_path / "project")
     output = project.dvc("exp", "run", "--name", "with-dot", "--set-param", "+variants.dot.attention=dot")
-    assert project.stages_run(output) == {"compare"} | {f"{stage}@dot-1" for stage in PER_MODEL}
+    assert project.stages_run(output) == {"compare", "report"} | {f"{stage}@dot-1" for stage in PER_MODEL}
     assert "reports/scores/dot/1.json" in project.dvc("metrics", "diff")
     assert "with-dot" in project.dvc("exp", "show", "--csv")
     comparison = (project.folder / "reports/comparison/comparison.md").read_text("utf-8")
@@ -283,7 +289,7 @@ def test_an_experiment_in_a_copy_keeps_its_run(small_project: Project, tmp_path:
     project = small_project.copy(tmp_path / "project")
     output = project.dvc("exp", "run", "--temp", "--name", "aside", "--set-param", "translate.beam_size=3")
     again = {f"{stage}@{model}-1" for stage in PER_MODEL[1:] for model in MODELS}
-    assert project.stages_run(output) == again | {"compare"}
+    assert project.stages_run(output) == again | {"compare", "report"}
     assert project.run("git", "status", "--porcelain") == ""
     with sqlite3.connect(project.folder / "mlflow.db") as database:
         tags = database.execute("select run_uuid from tags where (key, value) = ('DVC_EXP_NAME', 'aside')").fetchall()

@@ -35,6 +35,7 @@ from tests.synthetic_results import (
     git,
     make_attention,
     make_comparison,
+    make_page,
     make_project,
     make_result,
     make_scores,
@@ -352,6 +353,25 @@ def test_comparisons_are_runs_of_their_own(project: Path) -> None:
     for run in state.values():
         assert run["artifacts"] == ["comparison/comparison.md", "comparison/curves.png"]
         assert (run["status"], run["tags"]["kind"]) == ("FINISHED", "comparison")
+
+
+def test_the_page_belongs_to_its_comparison(project: Path) -> None:
+    """It is an artifact of the run of the comparison that it was made from; a newer page takes an older one's place."""
+    make_comparison()
+    tracking.publish_comparison()
+    make_page("old")
+    tracking.publish_comparison()
+    make_page("new")
+    assert [str(published).partition(": ")[2] for published in _publish()][1:] == ["added report"]
+    make_comparison("# Another\n")
+    tracking.publish_comparison()
+    state = counts(_store().client, "nmt")["runs"]
+    of_page, without = sorted((run["artifacts"] for run in state.values()), key=len, reverse=True)
+    assert of_page == ["comparison/comparison.md", "comparison/curves.png", "report.html"]
+    assert without == of_page[:2]
+    [run] = [run for run in _store().client.search_runs([_store().experiment_id]) if "logged.report" in run.data.tags]
+    folder = _store().client.download_artifacts(run.info.run_id, "report.html")
+    assert "new" in files.read_text(Path(folder))
 
 
 def _train_live(updates: range) -> None:

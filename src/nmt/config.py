@@ -185,6 +185,10 @@ class Compare(Section):
     examples: Annotated[int, Field(ge=0, le=10)]
 
 
+class Report(Section):
+    sentences: Positive
+
+
 class Tracking(Section):
     experiment: Annotated[str, Field(min_length=1)]
 
@@ -210,6 +214,7 @@ class Params(Section):
     evaluate: Evaluate
     analyze_attention: AnalyzeAttention
     compare: Compare
+    report: Report
     tracking: Tracking
     promote: Promote
 

@@ -31,6 +31,7 @@ ATTENTION = REPORTS / "attention"
 COMPARISON = REPORTS / "comparison"
 LEADERBOARD = REPORTS / "experiments" / "leaderboard.csv"
 PROMOTIONS = REPORTS / "promotions.csv"
+PAGE = REPORTS / "report.html"
 
 
 def prepared_text(split: str, side: str) -> Path:

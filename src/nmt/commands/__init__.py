@@ -12,6 +12,7 @@ from nmt.errors import UserError
 COMMANDS = {
     "translate": "translate lines with a trained model",
     "score": "log-probabilities of given translations",
+    "serve": "answer requests for translations over HTTP, with a page to try them",
     "publish": "bring results into MLflow that are not there yet",
     "link": "the MLflow page of a result, and where the result came from",
     "reproduce": "make a run again in a fresh clone and compare every output",

@@ -36,17 +36,17 @@ class Part:
     result: bool = True
     """Whether the result's id determines its bytes; of surroundings (params.yaml as a whole, the commit) and of the
     analysis, which has parameters of its own, it does not, and the run keeps those that it got first."""
-    grows: bool = False
-    """Whether there may be more of it later, under another digest."""
+    changes: bool = False
+    """Whether other bytes may follow under the same id: more points of a curve, a newer view of other parts."""
 
     @property
     def tag(self) -> str:
         return f"logged.{self.name}"
 
     def due(self, run: "Run") -> bool:
-        """Whether the run lacks it, or some of it."""
+        """Whether the run lacks it, or has older bytes of what changes."""
         logged = run.data.tags.get(self.tag)
-        return logged is None or (self.grows and logged != self.digest)
+        return logged is None or (self.changes and logged != self.digest)
 
     def contradicts(self, run: "Run") -> bool:
         """Whether the run holds other bytes under the same id."""
@@ -61,7 +61,7 @@ def parts_of(result: Result) -> Iterator[Part]:
     training = [result.history_file, result.training_report / "summary.json"]
     yield Part("training", _digest(training), partial(_log_training, result))
     if (points := spool.place_of(result.training_id)).exists():
-        yield Part("live", _digest([points]), partial(_log_live, points), result=False, grows=True)
+        yield Part("live", _digest([points]), partial(_log_live, points), result=False, changes=True)
     if result.scores is not None:
         yield Part("scores", _digest([result.scores_file]), partial(_log_scores, result))
     if result.attention_summary is not None:

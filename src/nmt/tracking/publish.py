@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt import identity, paths
+from nmt import files, identity, paths
 from nmt.config import load_params
 from nmt.errors import UserError
 from nmt.tracking import place
@@ -89,16 +89,26 @@ def published_comparison() -> Published | None:
     if not paths.COMPARISON.is_dir() or not any(paths.COMPARISON.iterdir()):
         return None
     digest = identity.content_hash(paths.COMPARISON)
-    part = Part("comparison", digest, lambda store, run: _log_folder(store, run, paths.COMPARISON))
+    parts = [Part("comparison", digest, lambda store, run: _log_folder(store, run, paths.COMPARISON)), *_page(digest)]
     with place.lock():
         store = open_store(load_params().tracking.experiment)
         name = f"comparison-{digest[:8]}"
         tags = {"result_id": f"comparison-{digest}", "kind": "comparison", **provenance_tags()}
         run = store.find(tags["result_id"]) or store.create(name, tags)
-        added = tuple(_log_new(store, run, [part]))
+        added = tuple(_log_new(store, run, parts))
         if added:
             store.client.set_terminated(run.info.run_id, "FINISHED")
     return Published(name, added)
+
+
+def _page(comparison: str) -> Iterator[Part]:
+    """The page made from this comparison, if it is on disk; one made from another says so in its head."""
+    if paths.PAGE.exists() and comparison in files.read_text(paths.PAGE).partition("</head>")[0]:
+        yield Part("report", files.sha256(paths.PAGE), _log_page, changes=True)
+
+
+def _log_page(store: Store, run: "Run") -> None:
+    store.client.log_artifact(run.info.run_id, str(paths.PAGE))
 
 
 def _log_folder(store: Store, run: "Run", folder: Path) -> None:

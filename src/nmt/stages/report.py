@@ -1,0 +1,51 @@
+"""Put the whole comparison, and an explorer of the test set, into one page that opens from disk."""
+
+from nmt import paths, testset, tracking
+from nmt.config import load_params
+from nmt.files import read_json, read_json_lines, read_lines, read_text, write_text
+from nmt.html_report import explorer, page
+from nmt.html_report.explorer import Shown
+from nmt.html_report.weave import weave
+from nmt.identity import content_hash
+from nmt.runs import read_csv
+from nmt.stages.runner import run
+from nmt.testset import present, stage_of
+
+
+def main() -> None:
+    """Write the page; its explorer shows the models of the first seed.
+
+    Reads: data/prepared/test.jsonl, reports/comparison, reports/corpus.json; of each variant's first seed
+    reports/{attention,scores,translations}/<variant>/<seed>.
+    Writes: reports/report.html.
+    Params: report.
+    """
+    settings = load_params().report
+    compared = read_json(present(paths.COMPARISON / "comparison.json", "compare"))
+    seed = compared["seeds"][0]
+    variants = compared["variants"]
+    shown = [read_shown(name, variant["attention"], seed) for name, variant in variants.items()]
+    sentences = testset.read_sentences()
+    contents = page.Contents(
+        compared=compared,
+        compared_sha256=content_hash(paths.COMPARISON),
+        curves=read_csv(read_text(paths.COMPARISON / "curves.csv")),
+        attention={name: read_json(paths.attention_report(name, seed) / "summary.json") for name in variants},
+        scores={name: read_json(paths.scores(name, seed)) for name in variants},
+        corpus=read_json(paths.CORPUS_REPORT),
+        explorer=explorer.explorer(sentences, shown, compared["corpus"]["source"], settings.sentences),
+        weave=weave(shown, settings.sentences),
+    )
+    write_text(paths.PAGE, page.render(contents))
+    tracking.publish_comparison()
+
+
+def read_shown(variant: str, attention: str, seed: int) -> Shown:
+    """Read one model's translations and what lies behind their words."""
+    words = present(paths.attention_report(variant, seed) / "words.jsonl", stage_of("analyze_attention", variant, seed))
+    hypotheses = present(paths.translations(variant, seed) / "hypotheses.txt", stage_of("translate", variant, seed))
+    return Shown(variant, attention, read_lines(hypotheses), read_json_lines(words))
+
+
+if __name__ == "__main__":
+    run(main)
