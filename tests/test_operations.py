@@ -63,6 +63,14 @@ def aliases(project: Project) -> dict[str, int]:
     return found
 
 
+def version_tags(project: Project, version: int) -> dict[str, str]:
+    """The tags of a registered version."""
+    with sqlite3.connect(project.folder / "mlflow.db") as database:
+        found = dict(database.execute("select key, value from model_version_tags where version = ?", [version]))
+    database.close()
+    return found
+
+
 def artifact(project: Project, run: str, name: str) -> Path:
     """Where a file of a run lies."""
     with sqlite3.connect(project.folder / "mlflow.db") as database:
@@ -103,12 +111,11 @@ def test_a_run_of_the_workspace_is_reproduced(published: Project, tmp_path: Path
     project = copy_of(published, tmp_path / "project")
     module, stage = project.folder / "src/nmt/novelty.py", project.folder / "src/nmt/stages/evaluate.py"
     module.write_text('"""A file that git does not know."""\n\nLENGTH = 7\n')
-    stage.write_text(
-        stage.read_text().replace('"sentences": len(sentences),', '"sentences": len(sentences), "n": LENGTH,')
+    code = stage.read_text().replace(
+        '"sentences": len(sentences),', '"sentences": len(sentences),\n        "n": LENGTH,'
     )
-    stage.write_text(stage.read_text().replace("import testset", "import testset").replace(
-        "from nmt.files import write_json\n", "from nmt.files import write_json\nfrom nmt.novelty import LENGTH\n"
-    ))  # fmt: skip
+    imported = "from nmt.files import write_json\n"
+    stage.write_text(code.replace(imported, f"{imported}from nmt.novelty import LENGTH\n"))
     project.dvc("exp", "run", "--name", "here", "--set-param", "translate.beam_size=3")
     wanted = result_id(project, "plain")
     assert '"n": 7' in (project.folder / "reports/scores/plain/1.json").read_text()
@@ -295,13 +302,11 @@ def test_the_champion_changes_hands_by_a_test(published: Project, tmp_path: Path
     assert project.run("git", "status", "--porcelain") == ""
     assert "nmt-de-en version" in project.run("git", "log", "-1", "--format=%s")
     with sqlite3.connect(project.folder / "mlflow.db") as database:
-        found = dict(
-            database.execute("select key, value from model_version_tags where version = ?", [versions["plain"]])
-        )
         (card,) = database.execute(
             "select description from model_versions where version = ?", [versions["plain"]]
         ).fetchone()
     database.close()
+    found = version_tags(project, versions["plain"])
     assert found["promotion.decision"] == "promoted"
     assert found["promotion.reason"] == "forced: it garbles names"
     assert len(card.split("## Promotion")[1].strip().splitlines()) == 3
