@@ -95,9 +95,7 @@ def write_model(variant: str, seed: int, own: list[str]) -> None:
 def untracked(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Run stages in `folder`, without MLflow."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(tracking, "publish_model", lambda variant, seed: None)
     monkeypatch.setattr(tracking, "publish_comparison", lambda: None)
-    monkeypatch.setattr(tracking, "publish_model", lambda variant, seed: None)
 
 
 @pytest.fixture(scope="module")

@@ -26,11 +26,11 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class TestSet:
+class References:
     """The references that both models are held to."""
 
     md5: str
-    references: Sequence[Sequence[str]]
+    texts: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Decision:
 
 
 def decide(
-    contender: Contender, champion: Contender | None, test_set: TestSet, metric: str, language: str, rule: "Rule"
+    contender: Contender, champion: Contender | None, test_set: References, metric: str, language: str, rule: "Rule"
 ) -> Decision:
     """Test the contender against the champion.
 
@@ -69,12 +69,12 @@ class Rule:
     p_below: float
 
 
-def _counted(contender: Contender, test_set: TestSet, metric: str, language: str) -> scoring.Statistics:
+def _counted(contender: Contender, test_set: References, metric: str, language: str) -> scoring.Statistics:
     """The contender's statistics, which must give the score that was recorded."""
     name = f"version {contender.version} (result {contender.result_id})"
-    if contender.test_set != test_set.md5 or len(contender.hypotheses) != len(test_set.references):
+    if contender.test_set != test_set.md5 or len(contender.hypotheses) != len(test_set.texts):
         raise UserError(f"{name} was scored on another test set than this folder's, so no paired test can be made")
-    statistics = scoring.statistics(scoring.METRICS[metric](language), contender.hypotheses, test_set.references)
+    statistics = scoring.statistics(scoring.METRICS[metric](language), contender.hypotheses, test_set.texts)
     if abs(statistics.score() - contender.score) > _ROUNDING:
         raise UserError(
             f"{name} has {contender.score:.4f} {metric} on record, but its hypotheses have {statistics.score():.4f}: "

@@ -48,7 +48,7 @@ def reproduce(origin: Origin, folder: Path) -> tuple[Outputs, list[str]]:
     _check_out(origin, folder)
     _own_cache(folder)
     _reuse_corpus(recorded, folder)
-    targets = lockfile.model_stages(origin.variant, origin.seed)
+    targets = lockfile.model_stages(recorded, origin.variant, origin.seed)
     print(f"reproducing {origin.name} in {folder}: {', '.join(targets)} and what comes before", file=sys.stderr)
     dvc("repro", *targets, folder=folder, environment=_environment())
     made = lockfile.outputs(lockfile.parse(files.read_text(folder / paths.LOCK)))

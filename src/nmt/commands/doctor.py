@@ -6,7 +6,7 @@ ok: nothing to do. note: it works, but you may want to know. BROKEN: something w
 import argparse
 from typing import TYPE_CHECKING
 
-from nmt import diagnosis
+from nmt.commands import diagnosis
 
 if TYPE_CHECKING:
     _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]

@@ -19,7 +19,7 @@ from nmt import lockfile, paths, testset
 from nmt.config import Params, load_params
 from nmt.errors import UserError
 from nmt.files import read_text, write_csv
-from nmt.promotion import Decision, Rule, TestSet, decide
+from nmt.promotion import Decision, References, Rule, decide
 from nmt.repository import dvc, git
 from nmt.scoring import Bootstrap
 from nmt.tracking.registry import Registry, registry
@@ -102,7 +102,7 @@ def _tested(models: Registry, version: Any, champion: Any | None, params: Params
     return decide(
         models.contender(version, metric),
         None if champion is None else models.contender(champion, metric),
-        TestSet(lockfile.file_md5(records), testset.read_sentences().references),
+        References(lockfile.file_md5(records), testset.read_sentences().references),
         metric,
         params.corpus.target,
         Rule(bootstrap, params.promote.p_below),

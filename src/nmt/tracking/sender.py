@@ -2,7 +2,7 @@
 
     python -m nmt.tracking.sender training VARIANT SEED     points while they come in, files at the end
     python -m nmt.tracking.sender model VARIANT SEED        files
-    python -m nmt.tracking.sender comparison                files
+    python -m nmt.tracking.sender comparison                files, and what the models' runs still lack
 
 Standard input tells when the stage is done: its end, after `finished` if there are files to publish. Standard output
 takes log records, a line each: LEVEL message.
@@ -15,9 +15,10 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from nmt.config import load_params
 from nmt.tracking import place, spool
 from nmt.tracking.parts import CURVE
-from nmt.tracking.publish import find_or_create, one_line, published_comparison, published_model
+from nmt.tracking.publish import Published, find_or_create, one_line, publish_all, published_model
 from nmt.tracking.result import Result
 from nmt.tracking.stage import FINISHED
 from nmt.tracking.store import Curves, open_store
@@ -38,13 +39,20 @@ def main() -> None:
     log.setLevel(logging.INFO)
     with _failures_told():
         if what == "comparison":
-            published = published_comparison()
+            for published in publish_all(models()):  # only now, when a model's stages have ended, is dvc.lock whole
+                _tell(published)
         elif what == "model" or _sent_while_training(model[0], int(model[1])):
-            published = published_model(model[0], int(model[1]))
-        else:
-            published = None
-        if published:
-            log.log(logging.WARNING if published.warning else logging.INFO, "tracking: %s", published)
+            _tell(published_model(model[0], int(model[1])))
+
+
+def models() -> list[tuple[str, int]]:
+    """The models that the comparison compares."""
+    params = load_params()
+    return [(variant, seed) for variant in params.variants for seed in params.seeds]
+
+
+def _tell(published: Published) -> None:
+    log.log(logging.WARNING if published.warning else logging.INFO, "tracking: %s", published)
 
 
 def _sent_while_training(variant: str, seed: int) -> bool:

@@ -112,15 +112,15 @@ def repository() -> Iterator[Finding]:
         yield Finding(OK, "git", f"{commit}, clean")
 
 
-def experiments() -> Iterator[Finding]:
+def inputs() -> Iterator[Finding]:
     """What the copies of `dvc exp run --temp` and `--queue` would lack: inputs that git does not carry."""
     stages = list((load_yaml(paths.PIPELINE) or {}).get("stages", {}).values())
     made = {out for stage in stages for key in ("outs", "metrics", "plots") for out in _names(stage.get(key, []))}
     needed = {dep for stage in stages for dep in stage.get("deps", []) if "${" not in dep and not _is_made(dep, made)}
-    inputs = sorted(needed | {str(paths.PARAMS), str(paths.PIPELINE)})
-    tracked = set(git("ls-files", "--", *inputs).splitlines())
-    there = {path.as_posix() for name in inputs for path in _files(Path(name))}
-    missing = sorted(name for name in inputs if not Path(name).exists())
+    names = sorted(needed | {str(paths.PARAMS), str(paths.PIPELINE)})
+    tracked = set(git("ls-files", "--", *names).splitlines())
+    there = {path.as_posix() for name in names for path in _files(Path(name))}
+    missing = sorted(name for name in names if not Path(name).exists())
     if missing:
         text = f"{', '.join(missing)}, which {paths.PIPELINE} names, is not there; `git restore` brings it back"
         yield Finding(BROKEN, "inputs", text)
@@ -262,7 +262,7 @@ CHECKS: tuple[Check, ...] = (
     python,
     packages,
     repository,
-    experiments,
+    inputs,
     remote,
     tracking,
     accelerator,

@@ -1,0 +1,51 @@
+"""Grids become named trials."""
+
+import pytest
+
+from nmt import experiments
+from nmt.errors import UserError
+from nmt.experiments import Trial
+
+
+def _names(*settings: str, state: str = "") -> list[str]:
+    return [trial.name for trial in experiments.trials(settings, state)]
+
+
+def test_a_grid_is_every_combination() -> None:
+    """In DVC's own notation, ranges included; one name per trial, by which one knows its values."""
+    assert experiments.trials(["train.learning_rate=0.003,0.005", "model.dropout.output=0.2"], "") == [
+        Trial("learning_rate=0.003,output=0.2", ("train.learning_rate=0.003", "model.dropout.output=0.2")),
+        Trial("learning_rate=0.005,output=0.2", ("train.learning_rate=0.005", "model.dropout.output=0.2")),
+    ]
+    assert _names("translate.beam_size=range(1,4)") == ["beam_size=1", "beam_size=2", "beam_size=3"]
+    assert _names("+variants.dot.attention=dot") == ["attention=dot"]
+
+
+def test_keys_are_as_long_as_tells_them_apart() -> None:
+    """Two sizes in one grid are not both called `size`."""
+    assert _names("tokenize.source.size=6000", "tokenize.target.size=4000") == ["source.size=6000,target.size=4000"]
+
+
+def test_a_name_is_legal_in_git_and_still_unique() -> None:
+    """Characters that git refuses are replaced, and a hash keeps two such names apart."""
+    one, two = _names("translate.joined=[2,3],{2: 3}")
+    assert one.rpartition("-")[0] == "joined=-2,3"
+    assert one != two
+    for name in (one, two):
+        assert not set(name) & set("[]{}~^:?* /\\")
+
+
+def test_a_changed_workspace_has_names_of_its_own() -> None:
+    """So a second sweep after an edit does not take the first one's trials for its own."""
+    clean, edited = _names("train.max_epochs=3"), _names("train.max_epochs=3", state="ab12")
+    assert clean == ["max_epochs=3"]
+    assert edited != clean
+    assert edited == _names("train.max_epochs=3", state="ab12")
+    assert edited != _names("train.max_epochs=3", state="cd34")
+
+
+@pytest.mark.parametrize("settings", ["train.max_epochs", "a=[1", "train.max_epochs=3,3"])
+def test_what_is_no_grid_is_one_clear_error(settings: str) -> None:
+    """The setting stands in it."""
+    with pytest.raises(UserError, match=r"no grid|same point twice"):
+        experiments.trials([settings], "")
