@@ -127,7 +127,7 @@ def more_scores(variant: str) -> dict[str, Any]:
 
 
 def words(variant: str, row: int, text: str) -> dict[str, Any]:
-    """A line of `words.jsonl`: word t looks at source word t with 80 percent, and needs it (3 nats); but see CROSSED."""
+    """A line of `words.jsonl`: word t looks at source word t with 80 percent and needs it (3 nats); but see CROSSED."""
     source, target = PAIRS[row][0], text.split()
     looks = np.full((len(target), len(source) + 1), 0.2 / len(source))
     needs = np.full((len(target), len(source)), -0.25)

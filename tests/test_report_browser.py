@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from nmt import files, paths
-from tests.page_project import EVIL, NULL, PAIRS
+from tests.page_project import CROSSED, EVIL, NULL, PAIRS
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 expect.set_options(timeout=30_000)  # a busy machine is no fault of the page
@@ -216,6 +216,13 @@ def test_html_in_a_sentence_is_text(page: Page) -> None:
         expect(page.locator(f"#sentence {part}").first).to_contain_text(EVIL)
     assert page.locator("img, #sentence script, #list script").count() == 0
     expect(page).to_have_title(re.compile("^What attention looks at"))
+
+
+def test_the_picture_at_the_top_leads_to_its_sentence(page: Page) -> None:
+    """It has a text for those who do not see it."""
+    expect(page.get_by_role("img", name="What attention looked at")).to_be_visible()
+    page.get_by_role("link", name="one of the test sentences").click()
+    expect(page.get_by_role("heading", name=f"Sentence {CROSSED + 1} of 60")).to_be_in_viewport()
 
 
 def test_an_address_leads_to_its_sentence(page: Page, address: str) -> None:
