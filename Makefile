@@ -11,10 +11,10 @@ export DVC_NO_ANALYTICS ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check format ui lock clean
+.PHONY: help setup repro test test-integration check format ui lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.runtime ## Create .venv with the pinned packages; a second call does nothing
 
@@ -30,6 +30,9 @@ repro: setup ## Run whatever of the pipeline is out of date, and publish the res
 
 test: $(VENV)/.development ## Run the tests
 	@$(IN_VENV) python -m pytest -q -n 2 --dist loadgroup
+
+test-integration: $(VENV)/.integration ## Run the tests that need servers (PostgreSQL, S3, MLflow), queues and clones: minutes each
+	@$(IN_VENV) python -m pytest -q -n 2 --dist loadgroup -m integration
 
 check: $(VENV)/.development ## Check style, format and types
 	@$(IN_VENV) ruff check
@@ -78,6 +81,11 @@ $(VENV)/.development: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP) install -r requirements.lock -r requirements-dev.lock
 	@touch $@
 
+$(VENV)/.integration: requirements-integration.lock $(VENV)/.development
+	@echo "setup: installing what the tests with servers need"
+	@$(PIP) install -r requirements.lock -r requirements-dev.lock -r requirements-integration.lock
+	@touch $@
+
 # Builds for one kind of machine (+cpu) and packages that only some builds of PyTorch ask for stay out: pip finds its own.
 FREEZE = $(PIP) freeze --all --exclude-editable | sed 's/+.*//' | grep -v -i -E '^(pip|wheel|nvidia-.*|cuda-.*|triton)=='
 
@@ -86,5 +94,9 @@ $(VENV)/.locked: | $(VENV)/bin/python
 	@(head -n 1 requirements.lock; $(FREEZE) | grep -v '^nmt ') > $(VENV)/runtime
 	@$(PIP) install '.[dev]'
 	@(head -n 1 requirements-dev.lock; $(FREEZE) | grep -v '^nmt ' | grep -v -x -F -f $(VENV)/runtime) > $(VENV)/development
+	@$(PIP) install '.[dev,integration]'
+	@(head -n 1 requirements-integration.lock; $(FREEZE) | grep -v '^nmt ' | \
+		grep -v -x -F -f $(VENV)/runtime -f $(VENV)/development) > $(VENV)/integration
 	@mv $(VENV)/runtime requirements.lock
 	@mv $(VENV)/development requirements-dev.lock
+	@mv $(VENV)/integration requirements-integration.lock

@@ -1,11 +1,14 @@
-"""Real target tokens per second of training: the textbook loop against the fused model, in alternating rounds.
+"""Real target tokens per second of training: textbook models against ours, in alternating rounds.
 
     python benchmarks/train_throughput.py            # after `dvc repro tokenize`
+
+Where JoeyNMT can be imported, too, its model is trained on the same batches (joeynmt_baseline.py says how to get it).
 
 The bench shape: embeddings 256, bidirectional GRU encoder with 256 units a direction, decoder 512, additive attention,
 vocabularies of 6,000 pieces, 64 sentences a batch, bucketed by length, Adam, label smoothing 0.1, dropout 0.2. Each
 system gets the same batches; the first ones of a round are not counted. Prints tokens per second (median of the
-rounds) and, against the textbook loop of the same round, median ratio and range.
+rounds), against the textbook loop of the same round the median ratio and range, and the share of the speed that
+`linear` reaches in that round.
 """
 
 import argparse
@@ -16,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from textbook import Textbook
+from textbook import Textbook, TextbookPlain
 from torch import nn
 
 from nmt import paths
@@ -27,11 +30,18 @@ from nmt.runtime import PRODUCTS, resolve
 from nmt.subwords import PAD
 from nmt.training import Trainer
 
+try:
+    import joeynmt_baseline
+except ImportError:
+    joeynmt_baseline = None
+
 VOCABULARY = 6000
 SENTENCES = 64
 DROPOUT, SMOOTHING = 0.2, 0.1
 WARM_UP = 5
 """Batches of each round that are not counted."""
+
+CPU = torch.device("cpu")
 
 Clock = list[tuple[float, int]]
 """After each update: the time, and the target tokens of its batch."""
@@ -77,9 +87,8 @@ def make_model(attention: str) -> Seq2Seq:
     return model
 
 
-def train_textbook(text: Bench) -> Clock:
+def train_textbook(text: Bench, model: nn.Module) -> Clock:
     """The loop that every tutorial has."""
-    model = Textbook(make_model("additive"), DROPOUT)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
     criterion = nn.CrossEntropyLoss(ignore_index=PAD, label_smoothing=SMOOTHING)
     clock: Clock = []
@@ -94,9 +103,24 @@ def train_textbook(text: Bench) -> Clock:
     return clock
 
 
-def train_ours(text: Bench, attention: str, precision: str) -> Clock:
+def train_joeynmt(text: Bench) -> Clock:
+    """JoeyNMT's model and loss on the same batches, with the optimizer and clipping of the others."""
+    model = joeynmt_baseline.make_model(VOCABULARY, DROPOUT, SMOOTHING)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+    clock: Clock = []
+    for examples in text.batches:
+        batch = text.batch(examples)
+        optimizer.zero_grad()
+        (joeynmt_baseline.loss(model, batch) / batch.target_tokens).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        clock.append((time.perf_counter(), batch.target_tokens))
+    return clock
+
+
+def train_ours(text: Bench, attention: str, precision: str, device: torch.device = CPU) -> Clock:
     """The project's own trainer, with all that it does at each update."""
-    model = make_model(attention)
+    model = make_model(attention).to(device)
     model.product_dtype = PRODUCTS[precision]
     clock: Clock = []
     settings = load_params().train.model_copy(update={"max_epochs": 1, "label_smoothing": SMOOTHING})
@@ -116,19 +140,58 @@ def speed(clock: Clock) -> float:
 @torch.no_grad()
 def check_same_loss(text: Bench) -> None:
     """The baseline computes the same thing, or the comparison means nothing."""
-    model, batch = make_model("additive"), text.batch(text.batches[0])
-    ours = model.loss(batch, SMOOTHING)
-    logits = Textbook(model, 0.0)(batch).flatten(0, 1)
-    theirs = nn.functional.cross_entropy(
-        logits, batch.outputs_BT.flatten(), ignore_index=PAD, label_smoothing=SMOOTHING, reduction="sum"
-    )
-    torch.testing.assert_close(ours.smoothed, theirs, rtol=1e-4, atol=0.0)
+    batch = text.batch(text.batches[0])
+    for attention, textbook in (("additive", Textbook), ("none", TextbookPlain)):
+        model = make_model(attention)
+        ours = model.loss(batch, SMOOTHING)
+        logits = textbook(model, 0.0)(batch).flatten(0, 1)
+        theirs = nn.functional.cross_entropy(
+            logits, batch.outputs_BT.flatten(), ignore_index=PAD, label_smoothing=SMOOTHING, reduction="sum"
+        )
+        torch.testing.assert_close(ours.smoothed, theirs, rtol=1e-4, atol=0.0)
+
+
+def peak(dtype: torch.dtype, repetitions: int = 30) -> float:
+    """Floating-point operations per second of `linear`, the better of an output layer's and a recurrence's product."""
+    rates = []
+    for rows, inner, columns in ((640, 512, 6000), (64, 1280, 2048)):
+        inputs, weight = (torch.randn(size, inner).to(dtype) for size in (rows, columns))
+        seconds = []
+        for _ in range(repetitions):
+            begin = time.perf_counter()
+            nn.functional.linear(inputs, weight)
+            seconds.append(time.perf_counter() - begin)
+        rates.append(2 * rows * inner * columns / statistics.median(seconds))
+    return max(rates)
+
+
+def operations(text: Bench, attention: str) -> float:
+    """Floating-point operations of training per target token, by formula."""
+    batches = [text.batch(examples) for examples in text.batches]
+    pairs = sum(int((batch.source_lengths_B * (batch.outputs_BT != PAD).sum(1)).sum()) for batch in batches)
+    source, target = (sum(getattr(batch, f"{side}_tokens") for batch in batches) for side in paths.SIDES)
+    return make_model(attention).training_flops(source, target, pairs) / target
+
+
+def print_shares(text: Bench, speeds: dict[str, list[float]], peaks: dict[str, list[float]]) -> None:
+    """How much of the processor's measured product speed each of our trainings uses."""
+    for name, values in speeds.items():
+        kind, _, precision = name.partition(", ")
+        if kind in ("attention", "plain"):
+            needed = operations(text, "additive" if kind == "attention" else "none")
+            shares = [value * needed / best for value, best in zip(values, peaks[precision], strict=True)]
+            best = statistics.median(peaks[precision]) / 1e9
+            share = f"{statistics.median(shares):.0%} of linear's {best:.0f} GFLOP/s"
+            print(f"{name}: {needed / 1e6:.1f} MFLOP a token, {share}")
 
 
 def systems(text: Bench) -> dict[str, Callable[[], Clock]]:
     """What is compared, the baseline first."""
+    others = {} if joeynmt_baseline is None else {"JoeyNMT, float32": lambda: train_joeynmt(text)}
     return {
-        "textbook, float32": lambda: train_textbook(text),
+        "textbook, float32": lambda: train_textbook(text, Textbook(make_model("additive"), DROPOUT)),
+        **others,
+        "plain of nn.GRU layers, float32": lambda: train_textbook(text, TextbookPlain(make_model("none"), DROPOUT)),
         "attention, float32": lambda: train_ours(text, "additive", "float32"),
         "attention, bfloat16": lambda: train_ours(text, "additive", "bfloat16"),
         "plain, float32": lambda: train_ours(text, "none", "float32"),
@@ -147,7 +210,10 @@ def main() -> None:
     text = Bench.draw(arguments.batches)
     check_same_loss(text)
     speeds: dict[str, list[float]] = {}
+    peaks: dict[str, list[float]] = {name: [] for name in PRODUCTS}
     for number in range(arguments.rounds):
+        for name, dtype in PRODUCTS.items():
+            peaks[name].append(peak(dtype))
         for name, train in systems(text).items():
             speeds.setdefault(name, []).append(speed(train()))
             print(f"round {number + 1}: {name} {speeds[name][-1]:,.0f} tokens/s", file=sys.stderr, flush=True)
@@ -157,6 +223,7 @@ def main() -> None:
         ratios = [value / base for value, base in zip(values, baseline, strict=True)]
         middle = statistics.median(ratios)
         print(f"| {name} | {statistics.median(values):,.0f} | {middle:.2f} | {min(ratios):.2f} .. {max(ratios):.2f} |")
+    print_shares(text, speeds, peaks)
 
 
 if __name__ == "__main__":

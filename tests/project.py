@@ -55,6 +55,21 @@ class Project:
         environment = self._environment() | environment
         return subprocess.Popen(command, cwd=self.folder, env=environment, stdin=quiet, stdout=quiet, stderr=quiet)
 
+    def nmt(self, *arguments: str, status: int = 0, **environment: str) -> str:
+        """Run the project's own nmt, which must end with that exit status; return all that it printed."""
+        command = [sys.executable, "-m", "nmt", *arguments]
+        environment = {"PYTHONPATH": str(self.folder / "src"), **environment}
+        marked = self.run("sh", "-c", '"$@"; echo "status $?"', "sh", *command, check=False, **environment)
+        output, _, ended = marked.rpartition("status ")
+        if int(ended) != status:
+            pytest.fail(f"nmt {' '.join(arguments)} ended with {ended.strip()}, not {status}:\n{output}", pytrace=False)
+        return output
+
+    def commit(self, message: str) -> None:
+        """Commit all that git does not ignore."""
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
+
     def stages_run(self, output: str) -> set[str]:
         """The stages that dvc says it ran, not those that it restored or found up to date."""
         return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")}
@@ -110,7 +125,7 @@ SMALL_PARAMS: dict[str, object] = {
     "evaluate.bootstrap_samples": 20,
     "evaluate.length_bins": 2,
     "analyze_attention.heatmaps": 1,
-    "compare.bootstrap_samples": 20,
+    "compare.bootstrap_samples": 100,
     "compare.examples": 3,
     "report.sentences": 20,
 }

@@ -61,7 +61,6 @@ def trained(attention: str, folder: Path) -> Seq2Seq:
             "label_smoothing": 0.0,
             "average_decay": 0.99,
             "patience": 8,
-            "checkpoint_seconds": 1000.0,
         }
     )
     model = Seq2Seq(settings, attention, 14, 14)

@@ -213,6 +213,28 @@ def test_smoothed_cross_entropy_equals_torch(chunk: int, monkeypatch: pytest.Mon
         torch.testing.assert_close(other, one)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_smoothed_cross_entropy_in_lower_precision(
+    dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of unequal sizes, and a target so improbable that no float holds its probability, change nothing."""
+    monkeypatch.setattr("nmt.model.output.CHUNK", 48)
+    torch.manual_seed(1)
+    values = [torch.randn(shape, requires_grad=True) for shape in [(112, 32), (64, 32), (64,)]]
+    readout, weight, bias = values
+    with torch.no_grad():
+        bias[5] = -200.0
+    targets = torch.randint(0, 64, (112,))
+    targets[0], targets[100] = 5, 5
+    expected = functional.cross_entropy(readout @ weight.t() + bias, targets, label_smoothing=0.1, reduction="sum")
+    smoothed, plain = smoothed_cross_entropy(readout, weight, bias, targets, 0.1, dtype)
+    torch.testing.assert_close(smoothed, expected, rtol=tolerance, atol=0.0)
+    exact = functional.cross_entropy(readout @ weight.t() + bias, targets, reduction="sum").detach()
+    torch.testing.assert_close(plain, exact, rtol=tolerance, atol=0.0)
+    for one, other in zip(torch.autograd.grad(expected, values), torch.autograd.grad(smoothed, values), strict=True):
+        torch.testing.assert_close(other, one, rtol=0.0, atol=tolerance * float(one.abs().max()))
+
+
 def test_variants_start_alike() -> None:
     """Parameters of the same name and shape have the same first values in both variants; another seed gives others."""
     plain, attention, other = tiny_model("none"), tiny_model("additive"), tiny_model("none", seed=2)

@@ -13,7 +13,8 @@ import nmt
 from tests.project import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+EXTRAS = PROJECT["optional-dependencies"]
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-integration.lock")
 
 
 def pin_lines(lock: str) -> list[str]:
@@ -38,8 +39,8 @@ def test_a_lock_holds_plain_pins(lock: str) -> None:
 
 @pytest.mark.parametrize(
     ("direct", "locks"),
-    [(PROJECT["dependencies"], LOCKS[:1]), (PROJECT["optional-dependencies"]["dev"], LOCKS)],
-    ids=["runtime", "development"],
+    [(PROJECT["dependencies"], LOCKS[:1]), (EXTRAS["dev"], LOCKS[:2]), (EXTRAS["integration"], LOCKS)],
+    ids=["runtime", "development", "integration"],
 )
 def test_every_direct_dependency_is_pinned_within_its_range(direct: list[str], locks: tuple[str, ...]) -> None:
     """A range that was raised without `make lock`, or the other way round, is found here."""
@@ -48,9 +49,9 @@ def test_every_direct_dependency_is_pinned_within_its_range(direct: list[str], l
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
 
 
-def test_the_two_locks_share_no_package() -> None:
+def test_the_locks_share_no_package() -> None:
     """Each package has one pin."""
-    assert set(pins(LOCKS[0])) & set(pins(LOCKS[1])) == set()
+    assert sum(len(pins(lock)) for lock in LOCKS) == len(pins(*LOCKS))
 
 
 def test_the_version_is_said_once_and_repeated_right() -> None:

@@ -97,6 +97,7 @@ def untracked(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(tracking, "publish_model", lambda variant, seed: None)
     monkeypatch.setattr(tracking, "publish_comparison", lambda: None)
+    monkeypatch.setattr(tracking, "publish_model", lambda variant, seed: None)
 
 
 @pytest.fixture(scope="module")

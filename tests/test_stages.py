@@ -123,6 +123,43 @@ def test_mlflow_has_a_run_and_a_model_for_each_variant(small_project: Project) -
     assert len(versions) == len(MODELS)
 
 
+@pytest.mark.parametrize("spool", [True, False])
+def test_a_lost_store_is_filled_from_the_run_cache(small_project: Project, tmp_path: Path, spool: bool) -> None:
+    """Outputs deleted, restored by DVC without running code, the store gone: `nmt publish` brings each run back once.
+
+    Curves, metrics, models and the comparison; of what is in no output, the live points, as long as the spool is there.
+    """
+    project = small_project.copy(tmp_path / "project")
+    before = tracked(project)
+    for lost in ("mlflow.db", "mlartifacts", "dvc.lock", "models", "reports", *([] if spool else [".nmt"])):
+        path = project.folder / lost
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert project.stages_run(project.dvc("repro", NMT_TRACKING="off")) <= {"compare"}
+    publish = (sys.executable, "-m", "nmt", "publish")
+    first, second = (project.run(*publish, PYTHONPATH="src") for _ in range(2))
+    assert first.count("added ") == len(MODELS) + 1
+    assert "added " not in second
+    kept = [row for row in before["points"] if spool or not row[1].startswith("live/")]
+    assert len(kept) < len(before["points"]) or spool
+    assert tracked(project) == before | {"points": kept}
+
+
+def tracked(project: Project) -> dict[str, list[Any]]:
+    """What the default store holds, less ids, times and paths: points, params, runs, model versions, files."""
+    of_run = "from {} join runs using (run_uuid) order by 1, 2, 3"
+    queries = {
+        "runs": "select name, status from runs order by 1",
+        "points": f"select name, key, step, value {of_run.format('metrics')}, 4",
+        "params": f"select name, key, value {of_run.format('params')}",
+        "versions": "select name, description from model_versions order by 2",
+    }
+    with sqlite3.connect(project.folder / "mlflow.db") as database:
+        found = {name: database.execute(query).fetchall() for name, query in queries.items()}
+    database.close()
+    files = [path.name for path in (project.folder / "mlartifacts").rglob("*") if path.is_file()]
+    return found | {"files": sorted(files)}
+
+
 def test_git_holds_results_and_not_data(small_project: Project) -> None:
     """What a commit carries stays small: no corpus, no weights, no cache."""
     tracked = small_project.run("git", "ls-files").splitlines()
@@ -183,10 +220,10 @@ def test_force_gives_the_same_bytes(small_project: Project, tmp_path: Path) -> N
 def test_a_killed_training_goes_on_to_the_same_bytes(small_project: Project, tmp_path: Path) -> None:
     """After `kill -9` of stage and dvc in the middle, `dvc repro` resumes, and every output has the uncut md5."""
     whole = small_project.copy(tmp_path / "whole")
-    whole.set_params({"train.checkpoint_seconds": 0.0, "train.max_epochs": 12})
+    whole.set_params({"train.max_epochs": 12})
     cut = whole.copy(tmp_path / "cut")
     whole.dvc("repro", "train@attention-1", NMT_TRACKING="off")
-    process = cut.start("dvc", "repro", "train@attention-1", NMT_TRACKING="off")
+    process = cut.start("dvc", "repro", "train@attention-1", NMT_TRACKING="off", NMT_CHECKPOINT_SECONDS="0")
     wait_for(lambda: any(cut.folder.glob(".nmt/training/*/state.safetensors")), process)
     for one in [*psutil.Process(process.pid).children(recursive=True), process]:
         one.kill()
@@ -201,9 +238,9 @@ def test_a_killed_training_goes_on_to_the_same_bytes(small_project: Project, tmp
 def test_a_training_that_is_asked_to_stop_saves_and_goes_on(small_project: Project, tmp_path: Path) -> None:
     """SIGTERM ends it after the present update with its state on disk, although no checkpoint was due."""
     project = small_project.copy(tmp_path / "project")
-    project.set_params({"train.checkpoint_seconds": 1000.0, "train.max_epochs": 40})
+    project.set_params({"train.max_epochs": 40})
     stage = [sys.executable, "-m", "nmt.stages.train", "plain", "1"]
-    environment = {"NMT_TRACKING": "off", "PYTHONPATH": "src"}
+    environment = {"NMT_TRACKING": "off", "NMT_CHECKPOINT_SECONDS": "1000", "PYTHONPATH": "src"}
     process = project.start(*stage, **environment)
     wait_for(lambda: any(project.folder.glob(".nmt/training/*/")), process)
     time.sleep(3)

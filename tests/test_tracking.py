@@ -8,11 +8,9 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -23,10 +21,10 @@ from nmt import files, identity, paths, tracking
 from nmt.config import load_params
 from nmt.decoding import Decoding
 from nmt.errors import UserError
-from nmt.tracking import place, values
+from nmt.tracking import place, spool, values
 from nmt.tracking.model import alias
 from nmt.tracking.publish import Published
-from nmt.tracking.store import Store, open_store
+from nmt.tracking.store import Curves, Store, open_store
 from nmt.translator import Translator
 from tests.bundles import write_bundle
 from tests.synthetic_results import (
@@ -225,18 +223,18 @@ def test_a_model_that_is_not_there_is_one_clear_error(project: Path) -> None:
 def test_a_run_grows_stage_by_stage(project: Path) -> None:
     """After `train` a run with curves, still running; after `evaluate` finished and registered; then the attention."""
     make_training("plain")
-    tracking.publish_model("plain", 1)
+    _publish()
     run = _run("plain")
     assert run.info.status == "RUNNING"
     assert run.data.metrics["training/dev_loss"] == 2.5
     assert not _store().client.search_model_versions()
     make_scores("plain")
-    tracking.publish_model("plain", 1)
+    _publish()
     assert _run("plain").info.run_id == run.info.run_id
     assert _run("plain").info.status == "FINISHED"
     assert len(_store().client.search_model_versions()) == 1
     make_attention("plain")
-    tracking.publish_model("plain", 1)
+    _publish()
     assert _run("plain").data.metrics["attention/entropy.mean"] == 1.5
 
 
@@ -259,7 +257,7 @@ def test_another_results_files_are_left_out(project: Path) -> None:
 def test_other_bytes_under_a_finished_id_log_nothing(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The run stays as it was, and one line says what differs and what to do."""
     make_result("plain")
-    tracking.publish_model("plain", 1)
+    _publish()
     before = counts(_store().client, "nmt")
     make_training("plain", salt="!")
     make_scores("plain", bleu=25.0)
@@ -349,7 +347,7 @@ def test_comparisons_are_runs_of_their_own(project: Path) -> None:
     """Each state of the report is one run with its files, however often it is published."""
     for text in ("# One\n", "# Two\n", "# Two\n"):
         make_comparison(text)
-        tracking.publish_comparison()
+        _publish()
     state = counts(_store().client, "nmt")["runs"]
     assert len(state) == 2
     for run in state.values():
@@ -376,103 +374,151 @@ def test_the_page_belongs_to_its_comparison(project: Path) -> None:
     assert "new" in files.read_text(Path(folder))
 
 
-def _train_live(updates: range, seconds: float = 2.5) -> None:
+def _train_live(updates: range) -> None:
     """What a training sends: every tenth update, and the dev loss at the end of each epoch."""
-    with tracking.live_curves("plain", 1) as curves:
+    with tracking.live_training("plain", 1) as curves:
         for step in updates:
-            curves.log(step, {"train_loss": 1.0 / step, "live/tokens_per_second": 1000.0})
+            curves.log(step, {"train_loss": 1.0 / step, "tokens_per_second": 1000.0})
             if step % 100 == 0:
                 curves.log(step, {"dev_loss": 5.5 - step // 100})
-        time.sleep(seconds)
 
 
 def test_live_curves_arrive_and_are_not_doubled(project: Path) -> None:
     """Live, resumed from an earlier update, then published: each step of each curve stands in the run once."""
-    _store()
     _train_live(range(10, 210, 10))
-    _train_live(range(150, 260, 10))
+    with contextlib.suppress(InterruptedError), tracking.live_training("plain", 1) as curves:
+        for step in range(150, 260, 10):
+            curves.log(step, {"train_loss": 2.0})
+        raise InterruptedError
     run = _run("plain")
-    assert [step for step, _ in _history(run, "live/train_loss")] == list(range(10, 260, 10))
+    live = [(step, 1.0 / step if step <= 200 else 2.0) for step in range(10, 260, 10)]
+    assert _history(run, "live/train_loss") == live
     assert _history(run, "curve/dev_loss") == [(100, 4.5), (200, 3.5)]
     assert run.data.metrics["live/tokens_per_second"] == 1000.0
+    assert "logged.provenance" not in run.data.tags
     make_training("plain")
-    tracking.publish_model("plain", 1)
+    assert _publish()[0].added == ("provenance", "dataset", "training", "live")
+    assert _history(run, "live/train_loss") == live
     assert _history(run, "curve/dev_loss") == [(100, 4.5), (200, 3.5), (300, 2.5)]
+
+
+def test_a_training_ends_with_its_files_published(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What the block wrote is in the run when it ends, and one line tells so."""
+    caplog.set_level(logging.INFO)
+    with tracking.live_training("plain", 1) as curves:
+        curves.log(10, {"train_loss": 1.0})
+        make_training("plain")
+    assert _run("plain").data.metrics["training/dev_loss"] == 2.5
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("nmt")]
+    assert line.endswith("added provenance, dataset, training, live")
 
 
 def test_repeating_a_finished_training_sends_nothing(project: Path) -> None:
     """`dvc repro --force` of a finished result leaves its run alone."""
+    _train_live(range(10, 40, 10))
     make_result("plain")
     _publish()
     before = counts(_store().client, "nmt")
-    _train_live(range(10, 40, 10), seconds=0)
+    _train_live(range(10, 40, 10))
     assert counts(_store().client, "nmt") == before
 
 
+def test_a_lost_store_gets_the_live_points_again(project: Path) -> None:
+    """They stay on disk, so a new store has the points of the old one."""
+    _train_live(range(10, 40, 10))
+    make_result("plain")
+    _publish()
+    (before,) = counts(_store().client, "nmt")["runs"].values()
+    Path("mlflow.db").unlink()
+    _publish()
+    (after,) = counts(_store().client, "nmt")["runs"].values()
+    assert (before["points"], before["artifacts"]) == (after["points"], after["artifacts"])
+    assert "live/train_loss" in {name for name, _, _ in after["points"]}
+
+
+def test_a_point_that_was_taken_without_an_answer_is_not_doubled(project: Path) -> None:
+    """A sender that never heard of its success sends the same points again; the store keeps one of each."""
+    make_training("plain")
+    _publish()
+    points = [values.Point("live/train_loss", step, 1.0 / step, 1000 + step) for step in range(1, 1501)]
+    store, run = _store(), _run("plain")
+    first, second = Curves(store, run), Curves(store, run)
+    first.add(points[:1200])
+    second.add([])
+    second.add(points)  # `run` is as it was before the first sending
+    assert _history(run, "live/train_loss") == [(point.step, point.value) for point in points]
+
+
+def test_half_a_line_of_the_spool_is_cut_off(tmp_path: Path) -> None:
+    """A process that was killed while it wrote costs that point alone, and what is no point is passed over."""
+    path = tmp_path / "live" / "0.jsonl"
+    writer = spool.Writer(path)
+    writer.write(1000, 10, {"live/a": 0.1, "live/b": 2.0})
+    writer.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\0\0\n" + whole[:20])
+    assert spool.read(path)[1] == len(whole) + 3
+    writer = spool.Writer(path)
+    writer.write(2000, 10, {"live/a": 7.0, "live/c": 3.0})
+    writer.write(3000, 20, {"live/a": 0.3})
+    writer.close()
+    assert [tuple(point) for point in spool.read(path)[0]] == [
+        ("live/a", 10, 0.1, 1000),
+        ("live/b", 10, 2.0, 1000),
+        ("live/c", 10, 3.0, 2000),
+        ("live/a", 20, 0.3, 3000),
+    ]
+
+
+def test_a_full_disk_stops_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Points are lost then, and one line says so."""
+    writer = spool.Writer(tmp_path / "0.jsonl")
+    assert writer._stream is not None
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, writer._stream.fileno())
+    os.close(full)
+    for step in range(3):
+        writer.write(1000, step, {"live/a": 0.1})
+    writer.close()
+    assert len(_warnings(caplog)) == 1
+
+
 @contextlib.contextmanager
-def _silent_server(health: bool) -> Iterator[str]:
-    """A server that takes requests and never answers, or answers nothing but /health."""
-    release = threading.Event()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if not (health and self.path == "/health"):
-                release.wait()
-                return
-            self.send_response(200)
-            self.end_headers()
-
-        do_POST = do_GET
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        release.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def _hung_server() -> Iterator[str]:
+    """Connections come about and no request is ever answered, as with a server that was stopped."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(100)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-@pytest.mark.parametrize("health", [False, True])
-def test_a_hanging_server_stops_nothing(
-    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, health: bool
+def test_a_hung_server_stops_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Logging stays instant, the end waits five seconds at most, and a later call makes it good elsewhere."""
-    with _silent_server(health) as uri:
+    """Logging stays instant, each end waits less than five seconds, and a later call makes it good elsewhere."""
+    with _hung_server() as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
         slowest = 0.0
-        with tracking.live_curves("plain", 1) as curves:
+        with tracking.live_training("plain", 1) as curves:
             for step in range(1, 2001):
                 start = time.perf_counter()
                 curves.log(step, {"train_loss": 1.0})
                 slowest = max(slowest, time.perf_counter() - start)
+            make_result("plain")
             end = time.monotonic()
-        assert time.monotonic() - end < 6.5
+        assert time.monotonic() - end < 5.0
         assert slowest < 0.5
-        assert len(_warnings(caplog)) == 1
-        make_result("plain")
-        if not health:
-            start = time.monotonic()
-            tracking.publish_model("plain", 1)
-            assert time.monotonic() - start < 4.0
-            assert f"no answer from {uri}" in _warnings(caplog)[1]
-    for thread in threading.enumerate():
-        if thread.name == "live-curves":
-            thread.join(15)
+        end = time.monotonic()
+        tracking.publish_model("plain", 1)
+        assert time.monotonic() - end < 5.0
+        assert [f"no answer from {uri}" in warning for warning in _warnings(caplog)] == [True, True]
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert _publish()[0].added == MODEL_PARTS
+    assert _publish()[0].added == (*MODEL_PARTS[:3], "live", *MODEL_PARTS[3:])
+    assert [step for step, _ in _history(_run("plain"), "live/train_loss")] == list(range(1, 2001))
 
 
 def test_a_dead_server_is_one_line(
@@ -485,11 +531,11 @@ def test_a_dead_server_is_one_line(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("//", "//me:secret@"))
     make_training("plain")
     start = time.monotonic()
-    _train_live(range(10, 30, 10), seconds=0)
+    _train_live(range(10, 30, 10))
     tracking.publish_model("plain", 1)
     tracking.publish_comparison()
     assert time.monotonic() - start < 5.0
-    assert [f"no answer from {uri}" in warning for warning in _warnings(caplog)] == [True, True]
+    assert [f"no answer from {uri}" in warning for warning in _warnings(caplog)] == [True] * 3
     assert all("`nmt publish`" in warning for warning in _warnings(caplog))
 
 
@@ -514,7 +560,7 @@ import logging, sys
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 {before}
 from nmt import tracking
-with tracking.live_curves("plain", 1) as curves:
+with tracking.live_training("plain", 1) as curves:
     curves.log(1, {{"train_loss": 1.0}})
 tracking.publish_model("plain", 1)
 tracking.publish_comparison()

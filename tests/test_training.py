@@ -28,7 +28,6 @@ RECIPE = {
     "label_smoothing": 0.1,
     "average_decay": 0.9,
     "patience": 3,
-    "checkpoint_seconds": 1.0,
 }
 
 

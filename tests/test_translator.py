@@ -81,6 +81,21 @@ def test_batches_and_order_change_nothing(attentive: Translator, order: list[int
         assert_close(together[place].hypotheses, alone[i].hypotheses)
 
 
+def test_threads_change_no_bit(bundles: dict[str, Path]) -> None:
+    """Batches side by side give what they give one after the other, found and forced, and progress counts them all."""
+    results = []
+    for threads in (1, 3):
+        translator = Translator.load(bundles["additive"], BEAM, device="cpu", threads=threads)
+        done: list[int] = []
+        translations = translator.translate(LINES * 3, progress=done.append)
+        forced = translator.score(LINES * 3, LINES[::-1] * 3)
+        assert sum(done) == 3 * len(LINES)
+        results.append([one for translation in translations for one in translation.hypotheses] + forced)
+    for alone, beside in zip(*results, strict=True):
+        assert (alone.pieces, alone.log_probability) == (beside.pieces, beside.log_probability)
+        np.testing.assert_array_equal(alone.attention, beside.attention)
+
+
 def test_every_line_has_its_translation(translator: Translator) -> None:
     """Sorted n-best lists with pieces, one line each; a line without text gives one hypothesis without any."""
     translations = translator.translate(LINES)

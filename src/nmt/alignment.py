@@ -26,11 +26,32 @@ def word_attention(weights: npt.ArrayLike, source: Sentence, target: Sentence) -
     """Attention between words out of attention between pieces [T, S].
 
     The weights of a source word's pieces are added, because together they are what was looked at; those of a target
-    word's pieces are averaged, so that a row stays a distribution (Koehn & Knowles 2017, section 3.5).
+    word's pieces are averaged, so that a row stays a distribution (Koehn & Knowles 2017, section 3.5). A target word
+    without a piece has a row of zeros.
     """
     onto_words = np.asarray(weights, dtype=np.float64) @ source.shares
     parts = target.shares[:, :-1]
-    return np.asarray((parts / parts.sum(axis=0)).T @ onto_words)
+    pieces = parts.sum(axis=0)
+    return np.asarray(np.divide(parts, pieces, out=np.zeros_like(parts), where=pieces > 0).T @ onto_words)
+
+
+def word_influence(influence: npt.ArrayLike, target: Sentence) -> Matrix:
+    """Influence of source words on target words [T, S] out of that on target pieces, in nats.
+
+    The log-probability of a word is the sum of its pieces', so what changes them is added.
+    """
+    return np.asarray(target.shares[:, :-1].T @ np.asarray(influence, dtype=np.float64))
+
+
+def influence_weights(influence: Matrix) -> Matrix:
+    """Influence as weights like attention's [T, S + 1]: the shares of the words that helped.
+
+    A target word that no source word helped has all its weight on the last column, `</s>`: it links nowhere.
+    """
+    helped = np.maximum(influence, 0.0)
+    total = helped.sum(axis=1, keepdims=True)
+    weights = np.divide(helped, total, out=np.zeros_like(helped), where=total > 0)
+    return np.concatenate([weights, total == 0], axis=1)
 
 
 def next_step(weights: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
@@ -48,9 +69,44 @@ def argmax_links(weights: Matrix) -> Links:
     return {(int(source), target) for target, source in enumerate(best) if source < weights.shape[1] - 1}
 
 
+def turned(links: Links) -> Links:
+    """The links of a reverse model, (target, source), as (source, target)."""
+    return {(source, target) for target, source in links}
+
+
 def threshold_links(weights: Matrix, threshold: float) -> Links:
     """Every pair of words whose weight is at least `threshold`."""
     return {(int(source), int(target)) for target, source in np.argwhere(weights[:, :-1] >= threshold)}
+
+
+_NEIGHBOURS = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0))
+
+
+def intersection(forward: Links, backward: Links) -> Links:
+    """The links that both directions have; both as (source, target)."""
+    return forward & backward
+
+
+def grow_diag(forward: Links, backward: Links) -> Links:
+    """The intersection, grown by links of either direction beside its links (Koehn, Och & Marcu 2003, section 4.4).
+
+    A neighbour, diagonal ones included, comes in if its source or its target word has no link yet; links are visited in
+    order of target, then source word, round after round until nothing comes in.
+    """
+    found, union = forward & backward, forward | backward
+    sources, targets = ({link[side] for link in found} for side in (0, 1))
+    grown = True
+    while grown:
+        grown = False
+        for source, target in sorted(found, key=lambda link: link[::-1]):
+            for i, j in _NEIGHBOURS:
+                link = (source + i, target + j)
+                if link in union and link not in found and not (link[0] in sources and link[1] in targets):
+                    found.add(link)
+                    sources.add(link[0])
+                    targets.add(link[1])
+                    grown = True
+    return found
 
 
 def format_links(links: Links) -> str:
@@ -86,10 +142,33 @@ def link_quality(links: Sequence[Links], gold: Sequence[Gold]) -> dict[str, floa
 
     None where there is nothing to divide by.
     """
-    found = sum(len(sentence) for sentence in links)
-    sure = sum(len(sentence.sure) for sentence in gold)
-    in_sure = sum(len(ours & theirs.sure) for ours, theirs in zip(links, gold, strict=True))
-    in_possible = sum(len(ours & theirs.possible) for ours, theirs in zip(links, gold, strict=True))
+    return quality(link_counts(links, gold).sum(axis=0))
+
+
+def link_counts(links: Sequence[Links], gold: Sequence[Gold]) -> npt.NDArray[np.float64]:
+    """[N, 4]: what each sentence adds to `quality`: links found, sure ones, found ones that are sure, or possible."""
+    rows = [
+        (len(ours), len(theirs.sure), len(ours & theirs.sure), len(ours & theirs.possible))
+        for ours, theirs in zip(links, gold, strict=True)
+    ]
+    return np.array(rows, dtype=np.float64).reshape(-1, 4)
+
+
+def random_link_counts(shapes: Sequence[tuple[int, int]], gold: Sequence[Gold]) -> npt.NDArray[np.float64]:
+    """What `link_counts` gives on average if each target word's link is drawn from all source words alike.
+
+    `shapes` are the numbers of target and source words.
+    """
+    rows = [
+        (targets if sources else 0, len(one.sure), len(one.sure) / max(sources, 1), len(one.possible) / max(sources, 1))
+        for (targets, sources), one in zip(shapes, gold, strict=True)
+    ]
+    return np.array(rows, dtype=np.float64).reshape(-1, 4)
+
+
+def quality(totals: npt.NDArray[np.float64]) -> dict[str, float | None]:
+    """Precision, recall and alignment error rate from the sum of `link_counts`."""
+    found, sure, in_sure, in_possible = totals.tolist()
     return {
         "precision": in_possible / found if found else None,
         "recall": in_sure / sure if sure else None,

@@ -97,6 +97,20 @@ def pad(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return rows, lengths
 
 
+def similar_shapes(shapes: Sequence[tuple[int, int]], sentences: int, cells: int) -> Iterator[list[int]]:
+    """Places of similar shapes, the largest first: at most so many together, and so many cells when padded, or one."""
+    batch: list[int] = []
+    height = width = 0
+    for i in sorted(range(len(shapes)), key=lambda i: shapes[i], reverse=True):
+        height, width = max(height, shapes[i][0]), max(width, shapes[i][1])
+        if batch and (len(batch) == sentences or (len(batch) + 1) * height * width > cells):
+            yield batch
+            batch, (height, width) = [], shapes[i]
+        batch.append(i)
+    if batch:
+        yield batch
+
+
 @dataclass(frozen=True)
 class Batch:
     """Examples of similar lengths. B examples, S and T the longest source and target, eos included."""

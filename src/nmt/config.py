@@ -148,7 +148,6 @@ class Train(Section):
     label_smoothing: Dropout
     average_decay: Dropout
     patience: Positive
-    checkpoint_seconds: NaturalFloat
 
 
 class Translate(Section):
@@ -159,6 +158,8 @@ class Translate(Section):
     n_best: Positive
     batch_sentences: Positive
     joined: list[Annotated[int, Field(ge=2)]]
+    ablations: list[Literal["uniform", "shifted", "frozen"]]
+    """Of attention; see `nmt.ablation`."""
 
     @model_validator(mode="after")
     def _n_best_fits_beam(self) -> "Translate":
@@ -172,11 +173,19 @@ class Evaluate(Section):
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)]
     bootstrap_seed: Natural
     length_bins: Positive
+    frequency_classes: list[Positive]
+    """How often a word stands in the training text at least, class by class; below the first, never or less."""
 
 
 class AnalyzeAttention(Section):
     heatmaps: Natural
     link_threshold: Share
+    uncovered: NaturalFloat
+    """A source word whose weights add up to less may have been left out."""
+    overcovered: PositiveFloat
+    """A source word whose weights add up to more may have been translated twice."""
+    worst_share: Share
+    """Of the sentences, by attention and by translation: those that are in both are listed."""
 
 
 class Compare(Section):
@@ -192,6 +201,12 @@ class Report(Section):
 
 class Tracking(Section):
     experiment: Annotated[str, Field(min_length=1)]
+
+
+class Promote(Section):
+    metric: Literal["bleu", "chrf"]
+    p_below: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """A champion is beaten where the paired test's two-sided p-value is lower."""
 
 
 class Params(Section):
@@ -211,6 +226,7 @@ class Params(Section):
     compare: Compare
     report: Report
     tracking: Tracking
+    promote: Promote
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Params":
@@ -232,10 +248,15 @@ class Params(Section):
 
 def load_yaml(path: Path) -> Any:
     """Read YAML 1.2 as DVC does: `1e-05` is a number."""
+    return parse_yaml(read_text(path), path)
+
+
+def parse_yaml(text: str, origin: Path | str) -> Any:
+    """Parse YAML 1.2 that came from `origin`."""
     try:
-        return YAML(typ="safe", pure=True).load(read_text(path))
+        return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def load_params(path: Path = paths.PARAMS) -> Params:

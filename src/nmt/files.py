@@ -97,10 +97,10 @@ def read_json_lines(path: Path) -> list[Any]:
     return values
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows of equal keys; the first row's order is the columns'."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
+    """Write rows of equal keys; the columns are in the first row's order unless they are given."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = list(rows[0])
+    columns = list(rows[0] if columns is None else columns)
     with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as buffer:
         writer = csv.DictWriter(buffer, columns, lineterminator="\n")
         writer.writeheader()

@@ -9,9 +9,12 @@ PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 CORPORA = Path("data/corpora.yaml")
+SOURCES = Path("src")
 
+DATA = Path("data")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
+GOLD = Path("data/gold")  # hand-made word links, in git
 TOKENIZED = Path("data/tokenized")
 MODELS = Path("models")
 REPORTS = Path("reports")
@@ -27,6 +30,8 @@ TRANSLATIONS = REPORTS / "translations"
 SCORES = REPORTS / "scores"
 ATTENTION = REPORTS / "attention"
 COMPARISON = REPORTS / "comparison"
+LEADERBOARD = REPORTS / "experiments" / "leaderboard.csv"
+PROMOTIONS = REPORTS / "promotions.csv"
 PAGE = REPORTS / "report.html"
 
 
@@ -38,6 +43,11 @@ def prepared_text(split: str, side: str) -> Path:
 def prepared_records(split: str) -> Path:
     """One JSON object a line for dev and test: ids, raw source, raw references."""
     return PREPARED / f"{split}.jsonl"
+
+
+def gold_links(corpus: str) -> Path:
+    """Hand-made links of some test sentences, one JSON object a line; a corpus may have none."""
+    return GOLD / f"{corpus}.jsonl"
 
 
 def subword_model(side: str) -> Path:
@@ -78,3 +88,8 @@ def attention_report(variant: str, seed: int) -> Path:
 def resume_state(training_id: str) -> Path:
     """Checkpoints of a training that has not finished."""
     return STATE / "training" / training_id
+
+
+def live_points(training_id: str) -> Path:
+    """The spool of a training's live points."""
+    return STATE / "live" / f"{training_id}.jsonl"

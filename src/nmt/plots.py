@@ -171,6 +171,26 @@ def joined(
             axes.set_xlabel("sentences in one input")
 
 
+def dots(path: Path, groups: Mapping[str, Mapping[str, tuple[float, float, float]]], title: str, x_label: str) -> None:
+    """Draw values with their intervals, (value, low, high), under each other by name; a group has one colour."""
+    names = list(dict.fromkeys(name for values in groups.values() for name in values))
+    apart = (np.arange(len(groups)) - (len(groups) - 1) / 2) * min(0.2, 0.6 / len(groups))
+    with _figure(path, 7.2, 1.2 + 0.32 * len(names) * max(1, len(groups) ** 0.5)) as figure:
+        axes = figure.add_subplot(title=_drawable(title), xlabel=x_label)
+        for (group, values), shift, looks in zip(groups.items(), apart, _looks(), strict=False):
+            middle, low, high = np.array(list(values.values())).T
+            bars = np.maximum([middle - low, high - middle], 0.0)
+            places = np.array([names.index(name) for name in values]) + shift
+            looks["linestyle"] = "none"
+            axes.errorbar(middle, places, xerr=bars, label=_drawable(group), capsize=3, elinewidth=1.1, **looks)
+        axes.set_yticks(range(len(names)), [_drawable(name) for name in names])
+        axes.invert_yaxis()
+        axes.grid(visible=True, axis="x")
+        axes.set_xlim(left=0)
+        if len(groups) > 1:
+            axes.legend()
+
+
 def _intervals(axes: Axes, lines: Mapping[str, npt.NDArray[np.float64]]) -> None:
     """Draw lines with error bars, a little apart so that the bars do not hide each other."""
     apart = (np.arange(len(lines)) - (len(lines) - 1) / 2) * min(0.08, 0.5 / len(lines))

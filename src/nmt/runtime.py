@@ -1,11 +1,15 @@
 """What `runtime: auto` means on this machine."""
 
+import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from nmt.config import Runtime
 from nmt.errors import UserError
@@ -51,6 +55,36 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+@contextlib.contextmanager
+def alone_on_gpu(device: torch.device, locks: Path) -> Iterator[None]:
+    """Hold the GPU for one training at a time, however many workers share `locks`; a CPU is shared freely.
+
+    Two trainings at once would be slower than one after the other, and might not fit into memory. The lock goes with
+    the process, so a training that is killed leaves the GPU free.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / f"{_device_name(device)}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("waiting: another training has the GPU", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _device_name(device: torch.device) -> str:
+    """The same for every process that sees this GPU, whatever number CUDA_VISIBLE_DEVICES gives it."""
+    if device.type != "cuda":
+        return device.type
+    return f"gpu-{torch.cuda.get_device_properties(device).uuid}"
 
 
 def _keep_freed_memory() -> None:

@@ -116,6 +116,11 @@ class Subwords:
         names: list[str] = self._processor.IdToPiece(list(map(int, ids)))
         return names
 
+    def ids(self, pieces: Sequence[str]) -> list[int]:
+        """The ids of pieces by their names: the way back from `pieces`."""
+        ids: list[int] = self._processor.PieceToId(list(pieces))
+        return ids
+
     def is_byte(self, piece: int) -> bool:
         """Whether the piece is one of the 256 bytes of the fallback."""
         return bool(self._processor.IsByte(piece))

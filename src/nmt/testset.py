@@ -1,6 +1,6 @@
 """The test set and what one model made of it, as the stages before wrote them, checked to fit together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class Translations:
     """For each pair's own reference: `pieces` (the end of the sentence included) and `log_probability`."""
     joined: Sequence[dict[str, Any]]
     """For each input of several sentences: `joined`, `members`, `references`, `hypothesis`."""
+    ablations: Mapping[str, Sequence[str]]
+    """Hypotheses with the attention disturbed, by the name of the disturbance; none of a model without attention."""
 
 
 def read_sentences() -> Sentences:
@@ -57,8 +59,11 @@ def read_translations(variant: str, seed: int, sentences: Sentences) -> Translat
         hypotheses=read_lines(present(folder / "hypotheses.txt", stage)),
         forced=read_json_lines(present(folder / "references.jsonl", stage)),
         joined=read_json_lines(present(folder / "joined.jsonl", stage)),
+        ablations={path.name.split(".")[1]: read_lines(path) for path in sorted(folder.glob("ablation.*.txt"))},
     )
-    for name, lines in (("hypotheses.txt", translations.hypotheses), ("references.jsonl", translations.forced)):
+    ablated = [(f"ablation.{name}.txt", lines) for name, lines in translations.ablations.items()]
+    lined: list[tuple[str, Sequence[Any]]] = [*ablated, ("hypotheses.txt", translations.hypotheses)]
+    for name, lines in (*lined, ("references.jsonl", translations.forced)):
         if len(lines) != len(sentences):
             raise UserError(
                 f"{folder / name} has {len(lines)} lines, the test set {len(sentences)}; run `dvc repro {stage}`"

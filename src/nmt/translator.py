@@ -5,20 +5,27 @@ Stages, commands and the served model all call `Translator.load(folder).translat
 
 import functools
 import math
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from nmt.batching import pad
+from nmt.ablation import ablated
+from nmt.batching import pad, similar_shapes
 from nmt.bundle import Bundle, load_bundle
 from nmt.config import Runtime
 from nmt.corpus import normalise_lines
 from nmt.decoding import Decoding
 from nmt.errors import UserError
+from nmt.influence import Given, Influence, influence
 from nmt.runtime import resolve
 from nmt.search import Hypotheses, beam_search, greedy_search
 from nmt.subwords import BOS, EOS
@@ -35,14 +42,20 @@ _SENTENCE = re.compile(r".+?(?:[。！？!?]+[”’」』）)\"']*|[.…]+[”�
 
 Pieces = list[int]
 Side = Literal["source", "target"]
+_Result = TypeVar("_Result")
 
 
 class Translator:
-    """A trained model that reads and writes text."""
+    """A trained model that reads and writes text.
 
-    def __init__(self, bundle: Bundle, decoding: Decoding) -> None:
+    As many batches as it has `threads` are worked on side by side, each by one thread: small products gain little from
+    a second one, and so no number of threads changes a bit of a result.
+    """
+
+    def __init__(self, bundle: Bundle, decoding: Decoding, threads: int = 1) -> None:
         self.bundle = bundle
         self.decoding = decoding
+        self.threads = threads
         self.model = bundle.model.eval()
 
     @classmethod
@@ -56,11 +69,13 @@ class Translator:
     ) -> "Translator":
         """Read the bundle in `directory`; decoding settings not given are those of `Decoding.beside`.
 
-        The arithmetic is float32 on every device. `threads` of None leaves torch's number as it is.
+        The arithmetic is float32 on every device. `threads` of None: one for each core.
         """
-        runtime = Runtime(device=device, precision="float32", threads=threads or torch.get_num_threads())
+        chosen = resolve(Runtime(device=device, precision="float32", threads=1)).device
+        if threads is None:
+            threads = (os.cpu_count() or 1) if chosen.type == "cpu" else 1
         folder = Path(directory)
-        return cls(load_bundle(folder, resolve(runtime).device), decoding or Decoding.beside(folder))
+        return cls(load_bundle(folder, chosen), decoding or Decoding.beside(folder), threads)
 
     def translate(
         self,
@@ -99,7 +114,6 @@ class Translator:
         found = iter(self._search(jobs, decoding, progress))
         return [self._translation(own, [next(found) for _ in own], decoding.length_penalty) for own in parts]
 
-    @torch.inference_mode()
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, progress: Callable[[int], object] | None = None
     ) -> list[Forced]:
@@ -112,12 +126,46 @@ class Translator:
         read = [[*ids, EOS] for ids in self._encode("source", sources)]
         written = [[*ids, EOS] for ids in self._encode("target", targets)]
         shapes = [(len(target), max(len(source), _FORCED_WIDTH)) for source, target in zip(read, written, strict=True)]
+        batches = list(similar_shapes(shapes, self.decoding.batch_sentences, _FORCED_CELLS))
         forced: dict[int, Forced] = {}
-        for batch in _batches(shapes, self.decoding.batch_sentences, _FORCED_CELLS):
-            forced.update(zip(batch, self._force([read[i] for i in batch], [written[i] for i in batch]), strict=True))
+        work = self._side_by_side(
+            lambda batch: self._force([read[i] for i in batch], [written[i] for i in batch]), batches
+        )
+        for batch, own in zip(batches, work, strict=True):
+            forced.update(zip(batch, own, strict=True))
             if progress:
                 progress(len(batch))
         return [forced[i] for i in range(len(sources))]
+
+    def influence(
+        self,
+        sources: Sequence[Sequence[str]],
+        targets: Sequence[Sequence[str]],
+        shares: Sequence[npt.NDArray[np.float64]],
+        *,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[Influence]:
+        """What each source word does to each target piece; `shares` [S, W] say which pieces make up which word.
+
+        Sources and targets are pieces, as `translate` and `score` return them. A source that was translated in parts
+        is read as one here.
+        """
+        read, written = map(self.bundle.source.ids, sources), map(self.bundle.target.ids, targets)
+        return influence(self.model, list(map(Given, read, written, shares)), progress)
+
+    @contextmanager
+    def ablated(self, name: str) -> Iterator[None]:
+        """Translate with the attention disturbed, while the block lasts."""
+        with ablated(self.model, name):
+            yield
+
+    def _side_by_side(self, work: Callable[[list[int]], _Result], batches: Iterable[list[int]]) -> Iterator[_Result]:
+        """The results for the batches, in order."""
+        if self.threads == 1:
+            yield from map(work, batches)
+            return
+        with ThreadPoolExecutor(self.threads) as pool:
+            yield from pool.map(work, batches)
 
     def _normalise(self, side: Side, lines: Sequence[str]) -> list[str]:
         config = self.bundle.config
@@ -140,12 +188,15 @@ class Translator:
         """The hypotheses of each job; batches are of similar lengths, the longest first."""
         limits = [job.limit(decoding) for job in jobs]
         shapes = [(len(job.source) + 1, limit) for job, limit in zip(jobs, limits, strict=True)]
+        batches = list(similar_shapes(shapes, decoding.batch_sentences, _SEARCH_CELLS // decoding.beam_size))
         found: dict[int, list[Hypothesis]] = {}
-        for batch in _batches(shapes, decoding.batch_sentences, _SEARCH_CELLS // decoding.beam_size):
-            own = [jobs[i] for i in batch]
-            found.update(zip(batch, self._search_batch(own, [limits[i] for i in batch], decoding), strict=True))
+        work = self._side_by_side(
+            lambda batch: self._search_batch([jobs[i] for i in batch], [limits[i] for i in batch], decoding), batches
+        )
+        for batch, own in zip(batches, work, strict=True):
+            found.update(zip(batch, own, strict=True))
             if progress:
-                progress(sum(job.begins_line for job in own))
+                progress(sum(jobs[i].begins_line for i in batch))
         return [found[i] for i in range(len(jobs))]
 
     def _search_batch(
@@ -194,6 +245,7 @@ class Translator:
         joined = [Hypothesis.joined(ranked, language, length_penalty) for ranked in zip(*found, strict=False)]
         return Translation(source_pieces, sorted(joined, key=lambda hypothesis: -hypothesis.score))
 
+    @torch.inference_mode()
     def _force(self, read: list[Pieces], written: list[Pieces]) -> list[Forced]:
         """Forced decoding of one batch; both sides with their eos."""
         device = self.model.device
@@ -225,17 +277,3 @@ class _Job:
         """The most pieces that a translation may have: by the source's length, and room to go on after the prefix."""
         by_source = int(decoding.max_length_ratio * len(self.source)) + decoding.max_length_extra
         return max(by_source, len(self.prefix) + decoding.max_length_extra)
-
-
-def _batches(shapes: Sequence[tuple[int, int]], sentences: int, cells: int) -> Iterator[list[int]]:
-    """Places of similar shapes, the largest first: at most so many together, and so many cells when padded, or one."""
-    batch: list[int] = []
-    height = width = 0
-    for i in sorted(range(len(shapes)), key=lambda i: shapes[i], reverse=True):
-        height, width = max(height, shapes[i][0]), max(width, shapes[i][1])
-        if batch and (len(batch) == sentences or (len(batch) + 1) * height * width > cells):
-            yield batch
-            batch, (height, width) = [], shapes[i]
-        batch.append(i)
-    if batch:
-        yield batch

@@ -45,10 +45,15 @@ class Sentence:
 
 def segment(pieces: Sequence[str], language: str) -> Sentence:
     """Spell a text out of its pieces and cut it into words of that language."""
+    text, _ = spell(pieces)
+    return share_out(pieces, word_spans(text, language))
+
+
+def share_out(pieces: Sequence[str], spans: Sequence[Span]) -> Sentence:
+    """Spell a text out of its pieces and give them to words whose spans are known."""
     text, piece_spans = spell(pieces)
-    spans = word_spans(text, language)
     shares = piece_shares(piece_spans, spans, has_eos=bool(pieces) and pieces[-1] == EOS)
-    return Sentence(text, [text[start:end] for start, end in spans], spans, shares)
+    return Sentence(text, [text[start:end] for start, end in spans], list(spans), shares)
 
 
 def spell(pieces: Sequence[str]) -> tuple[str, list[Span]]:

@@ -12,7 +12,15 @@ from nmt.errors import UserError
 COMMANDS = {
     "translate": "translate lines with a trained model",
     "score": "log-probabilities of given translations",
+    "serve": "answer requests for translations over HTTP, with a page to try them",
+    "align": "word links of given translations, held against hand-made ones",
     "publish": "bring results into MLflow that are not there yet",
+    "link": "the MLflow page of a result, and where the result came from",
+    "reproduce": "make a run again in a fresh clone and compare every output",
+    "sweep": "queue a grid of experiments, run them and check that each is complete",
+    "leaderboard": "all results on this test set, best first, with intervals",
+    "promote": "make a model the champion if it beats the present one",
+    "doctor": "check this machine and this folder, and say what to do",
     "readme": "bring the README's result table up to date",
 }
 """Each is the module of the same name, imported when it is called."""

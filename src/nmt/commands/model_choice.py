@@ -1,13 +1,35 @@
 """Which model a command works with: options, and the translator they choose."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from nmt import paths
 from nmt.config import Params, load_params
 from nmt.decoding import Decoding
 from nmt.errors import UserError
-from nmt.translator import Translator
+
+if TYPE_CHECKING:
+    from nmt.translator import Translator
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model that is not loaded yet: small enough to be sent to the process that loads it."""
+
+    folder: Path
+    decoding: Decoding | None
+    """None: what lies beside the weights, see `Decoding.beside`."""
+    device: Literal["auto", "cpu", "cuda"]
+    threads: int | None
+    """None: one for each core, see `Translator.load`."""
+
+    def load(self) -> "Translator":
+        """Read the bundle."""
+        from nmt.translator import Translator  # imports torch, which takes seconds
+
+        return Translator.load(self.folder, self.decoding, device=self.device, threads=self.threads)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -24,22 +46,26 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     options.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
 
-def load_chosen(arguments: argparse.Namespace) -> Translator:
-    """The translator that these options ask for; a local model decodes as params.yaml says."""
+def load_chosen(arguments: argparse.Namespace) -> "Translator":
+    """The translator that these options ask for."""
+    return chosen(arguments).load()
+
+
+def chosen(arguments: argparse.Namespace, threads: int | None = None) -> Choice:
+    """The model that these options ask for; a local one decodes as params.yaml says.
+
+    Without `threads`, a local model uses as many as `runtime` says, another one as many as there are cores.
+    """
     if arguments.model is not None:
         if arguments.variant is not None or arguments.seed is not None:
             raise UserError("--model names a model by itself; leave --variant and --seed out")
-        return Translator.load(_folder(arguments.model), device=arguments.device)
+        return Choice(_folder(arguments.model), None, arguments.device, threads)
     params = load_params()
     variant = arguments.variant or _first_with_attention(params)
     params.variant(variant)
     seed = params.seeds[0] if arguments.seed is None else arguments.seed
-    return Translator.load(
-        paths.bundle(variant, seed),
-        Decoding.of(params.translate),
-        device=arguments.device,
-        threads=params.runtime.threads,
-    )
+    decoding = Decoding.of(params.translate)
+    return Choice(paths.bundle(variant, seed), decoding, arguments.device, threads or params.runtime.threads)
 
 
 def _folder(model: str) -> Path:

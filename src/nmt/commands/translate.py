@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.alignment import word_attention
 from nmt.commands.lines import blocks, file_lines, standard_input
 from nmt.commands.model_choice import add_model_options, load_chosen
+from nmt.commands.numbers import positive
 from nmt.errors import UserError
 from nmt.translation import Hypothesis, Translation
-from nmt.words import segment
+from nmt.word_view import word_view
 
 if TYPE_CHECKING:
     from nmt.bundle import Languages
@@ -33,8 +33,8 @@ def register(subparsers: "_Subparsers") -> None:
     )
     parser.add_argument("lines", nargs="*", metavar="LINE", help="what to translate (default: standard input)")
     parser.add_argument("--file", type=Path, metavar="F", help="translate the lines of this file")
-    parser.add_argument("--beam", type=_positive, metavar="K", help="places in the beam; 1 is greedy search")
-    parser.add_argument("--n-best", type=_positive, metavar="N", help="show the N best translations, with scores")
+    parser.add_argument("--beam", type=positive, metavar="K", help="places in the beam; 1 is greedy search")
+    parser.add_argument("--n-best", type=positive, metavar="N", help="show the N best translations, with scores")
     parser.add_argument("--prefix", default="", metavar="TEXT", help="make every translation begin like this")
     parser.add_argument("--attention", action="store_true", help="show which source word each word looked at most")
     add_model_options(parser)
@@ -66,14 +66,13 @@ def word_links(
     translation: Translation, hypothesis: Hypothesis, languages: "Languages"
 ) -> list[tuple[str, str, float]]:
     """Each word of a hypothesis, the source word that it looked at most, and the share of attention that went there."""
-    if hypothesis.attention is None or not hypothesis.pieces:
+    view = word_view(translation, hypothesis, languages)
+    if view.weights is None:
         return []
-    source = segment(translation.source_pieces, languages.source)
-    target = segment(hypothesis.pieces, languages.target)
-    weights = word_attention(hypothesis.attention, source, target)
-    looked_at = weights.argmax(axis=1)
-    names = [*source.words, "</s>"]
-    return [(word, names[i], float(row[i])) for word, i, row in zip(target.words, looked_at, weights, strict=True)]
+    looked_at = view.weights.argmax(axis=1)
+    return [
+        (word, view.source[i], float(row[i])) for word, i, row in zip(view.target, looked_at, view.weights, strict=True)
+    ]
 
 
 def _lines(arguments: argparse.Namespace) -> Iterable[str]:
@@ -91,10 +90,3 @@ def _output(translation: Translation, ranked: bool, with_attention: bool, langua
         if with_attention:
             for word, source_word, weight in word_links(translation, hypothesis, languages):
                 yield f"    {word}\t{source_word}\t{weight:.2f}"
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return number

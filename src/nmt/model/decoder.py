@@ -7,6 +7,8 @@ same arithmetic for a whole reference at once, as training uses it:
     none        any      recurrence.run_sequence, layer by layer: the context never changes
     any other   1        recurrence.run_attended
     any other   2..      `step`, word by word: the query is the top layer's state, so all layers share one loop
+
+An attention that recurrence.py does not know (an ablation) goes by `step`, too.
 """
 
 from dataclasses import dataclass
@@ -124,7 +126,7 @@ class Decoder(nn.Module):
         """Teacher-forced, all words: hidden states [T, B, H], contexts [T, B, C], weights [T, B, S]."""
         if isinstance(self.attention, NoAttention):
             return self._decode_plain(memory, embedded_TBE, masks, dtype)
-        if len(self.layers) == 1:
+        if len(self.layers) == 1 and isinstance(self.attention, AdditiveAttention | GeneralAttention):
             return self._decode_attended(memory, embedded_TBE, masks, dtype)
         return self._decode_by_steps(memory, embedded_TBE, masks, dtype)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmt.model.products import operand
+from nmt.model.products import Factor, operand
 
 CHUNK = 2048
 """Tokens whose logits exist at one time; it bounds memory and changes no result beyond the order of a sum."""
@@ -25,35 +25,42 @@ def smoothed_cross_entropy(
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
-    """Computes its gradients going forward, while a chunk's probabilities are at hand; backward only scales them."""
+    """Computes its gradients going forward, while a chunk's probabilities are at hand; backward only scales them.
+
+    The matrix of tokens x vocabulary is written twice, as logits and as probabilities, both in the products' type. The
+    gradient at the logits is p - (1 - smoothing) [v = target] - smoothing / V; its last part is the same everywhere, so
+    only its sums over words and over tokens are needed.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, readout: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         factor = operand(weight, dtype)
+        score = Factor(weight, dtype, min(len(readout), CHUNK), bias)
+        mean_weight, share = weight.mean(0), smoothing / len(weight)
         d_readout, d_weight, d_bias = torch.empty_like(readout), torch.zeros_like(weight), torch.zeros_like(bias)
         smoothed, plain = readout.new_zeros(()), readout.new_zeros(())
         for begin in range(0, len(readout), CHUNK):
             span = slice(begin, begin + CHUNK)
-            inputs = operand(readout[span], dtype)
-            logits = (inputs @ factor.t()).to(readout.dtype).add_(bias)
-            goal = targets[span, None]
+            inputs, goal = operand(readout[span], dtype), targets[span, None]
+            logits = score(inputs)
             probabilities = torch.softmax(logits, dim=-1)
-            # log Z from the largest probability: one fused pass more, where logsumexp takes four.
-            total = logits.amax(-1) - probabilities.amax(-1).log()
-            nll = (total - logits.gather(-1, goal).squeeze(-1)).sum()
-            uniform = (total - logits.mean(-1)).sum()
-            plain += nll
-            smoothed += (1.0 - smoothing) * nll + smoothing * uniform
+            chosen = probabilities.gather(-1, goal).to(readout.dtype)
+            nll = _negative_log(chosen, logits, goal)
+            uniform = nll + logits.gather(-1, goal).squeeze(-1) - (readout[span] @ mean_weight + bias.mean())
+            plain += nll.sum()
+            smoothed += (1.0 - smoothing) * nll.sum() + smoothing * uniform.sum()
             if not ctx.needs_input_grad[0]:
                 continue
-            gradient = probabilities.sub_(smoothing / len(weight))
-            gradient.scatter_add_(-1, goal, gradient.new_full(goal.shape, smoothing - 1.0))
-            d_bias += gradient.sum(0)
-            gradient = operand(gradient, dtype)
-            d_readout[span] = (gradient @ factor).to(readout.dtype)
+            probabilities[torch.arange(len(goal), device=goal.device), goal.squeeze(-1)] -= 1.0 - smoothing
+            gradient = probabilities
+            d_readout[span] = gradient @ factor
+            d_readout[span] -= smoothing * mean_weight
             d_weight += gradient.t() @ inputs
+            d_weight -= share * readout[span].sum(0)
+            d_bias += (inputs.new_ones(1, len(inputs)) @ gradient).squeeze(0)
+            d_bias -= share * len(inputs)
         ctx.save_for_backward(d_readout, d_weight, d_bias)
         ctx.mark_non_differentiable(plain)
         return smoothed, plain
@@ -62,3 +69,13 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> Any:
         d_readout, d_weight, d_bias = ctx.saved_tensors
         return d_readout * scale, d_weight * scale, d_bias * scale, None, None, None
+
+
+def _negative_log(chosen: Tensor, logits: Tensor, goal: Tensor) -> Tensor:
+    """-log p of the goals [N] from their p [N, 1]; where that is too small for a float, by way of the logits."""
+    nll = -chosen.squeeze(-1).log()
+    lost = (chosen == 0.0).squeeze(-1).nonzero().squeeze(-1)
+    if len(lost):
+        rows = logits[lost].to(nll.dtype)
+        nll[lost] = rows.logsumexp(-1) - rows.gather(-1, goal[lost]).squeeze(-1)
+    return nll

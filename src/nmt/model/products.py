@@ -3,11 +3,11 @@
 The sum inside a bfloat16 product is float32 in the hardware; what comes out is rounded once and held as float32.
 """
 
+import functools
+
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-_CAN_PACK = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -28,21 +28,30 @@ def operand_type(tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype is torch.bfloat16 else tensor.dtype
 
 
+@functools.cache
+def _packable() -> tuple[torch.dtype, ...]:
+    """The types of weights for which oneDNN has an order of its own on this processor."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):  # type: ignore[no-untyped-call]
+        return ()
+    return (torch.float32, *((torch.bfloat16,) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ()))
+
+
 class Factor:
-    """A weight [N, K] that is to multiply many inputs of the same shape [M, K].
+    """A weight [N, K], perhaps with a bias [N], that is to multiply many inputs of the same shape [M, K].
 
     On a CPU it is put once into the order in which oneDNN reads it: a quarter faster in float32 at the sizes of a
-    recurrence, a tenth in bfloat16 (docs/experiments.md).
+    recurrence, a tenth in bfloat16, and the bias costs no pass of its own (docs/experiments.md).
     """
 
-    def __init__(self, weight_NK: Tensor, dtype: torch.dtype, rows: int) -> None:
+    def __init__(self, weight_NK: Tensor, dtype: torch.dtype, rows: int, bias_N: Tensor | None = None) -> None:
         weight = operand(weight_NK, dtype).contiguous()
-        self._packed = _CAN_PACK and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
-        self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self._packed else weight.t()
+        self._bias = None if bias_N is None else operand(bias_N, dtype)
+        self._packed = weight.device.type == "cpu" and weight.dtype in _packable()
+        self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self._packed else weight
 
     def __call__(self, inputs_MK: Tensor) -> Tensor:
-        """`inputs @ weight.T` [M, N] of an operand, in the operand's type."""
+        """`inputs @ weight.T + bias` [M, N] of an operand, in the operand's type."""
         if not self._packed:
-            return inputs_MK @ self._weight
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(inputs_MK, self._weight, None, "none", [], "")
+            return functional.linear(inputs_MK, self._weight, self._bias)
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(inputs_MK, self._weight, self._bias, "none", [], "")
         return result

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.model.cells import CELLS, State, Tape, make_tape
+from nmt.model.cells import CELLS, State, Tape, by_step, make_tape
 from nmt.model.products import Factor, operand, operand_type
 
 SATURATED = 44.0
@@ -72,14 +72,13 @@ class _Sequence(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         weight, mask = ctx.saved_tensors
         tape: Tape = ctx.tape
-        tape.rewind()
         factor = operand(weight, ctx.dtype)
         carried = tuple(torch.zeros_like(gradient[0]) for gradient in gradients)
         d_inputs, d_recurrents = (tape.hidden.new_empty(*tape.hidden.shape[:-1], weight.shape[1]) for _ in range(2))
-        for t in range(len(d_inputs) - 1, -1, -1):
-            gradient = tuple(carry + outer[t] for carry, outer in zip(carried, gradients, strict=True))
-            d_recurrent = d_recurrents[t]
-            before = tape.backward(t, gradient, d_inputs[t], d_recurrent)
+        tape.rewind(d_inputs, d_recurrents)
+        for t, (d_recurrent, *outside) in reversed(list(enumerate(by_step(d_recurrents, *gradients)))):
+            gradient = tuple(carry + outer for carry, outer in zip(carried, outside, strict=True))
+            before = tape.backward(t, gradient)
             through = (operand(d_recurrent, ctx.dtype) @ factor).to(d_recurrent.dtype)
             carried = (before[0] + (through if mask is None else through * mask), *before[1:])
         d_recurrent_DNG, operands_DNH = (
@@ -129,14 +128,18 @@ class _Attended(torch.autograd.Function):
             torch.empty_like(read, dtype=operand_type(inputs, dtype)) for read in (tape.hidden, contexts)
         )
         barrier = keys.new_zeros(absent.shape).masked_fill_(absent, -torch.inf)
-        buffers = (each.unbind(0) for each in (inputs, contexts, weights, read_states, read_contexts))
-        for t, (given, context, attention, read_state, read_context) in enumerate(zip(*buffers, strict=True)):
-            projected = joint_factor(_masked(state[0], mask, out=read_state)) + joint_bias
-            scores = scorer.forward(t, projected[:, :query_size])
-            torch.softmax(scores.add_(barrier), dim=-1, out=attention)
-            torch.bmm(attention[:, None], values, out=context[:, None])
+        sizes = [query_size, tape.gates]
+        buffers = by_step(
+            inputs, contexts, contexts.unsqueeze(2), weights, weights.unsqueeze(2), read_states, read_contexts
+        )
+        for t, (given, context, context_row, attention, attention_row, read_state, read_context) in enumerate(buffers):
+            query, recurrent = (joint_factor(_masked(state[0], mask, out=read_state)) + joint_bias).split_with_sizes(
+                sizes, dim=-1
+            )
+            torch.softmax(scorer.forward(t, query).add_(barrier), dim=-1, out=attention)
+            torch.bmm(attention_row, values, out=context_row)
             inner = given + context_factor(read_context.copy_(context))
-            state = tape.forward(t, inner, projected[:, query_size:], state)
+            state = tape.forward(t, inner, recurrent, state)
         ctx.dtype, ctx.tape, ctx.scorer = dtype, tape, scorer
         ctx.read_states, ctx.read_contexts = read_states, read_contexts
         ctx.save_for_backward(joint, context_weight, values, mask, weights)
@@ -150,7 +153,6 @@ class _Attended(torch.autograd.Function):
         dtype: torch.dtype = ctx.dtype
         tape: Tape = ctx.tape
         scorer: _Scorer = ctx.scorer
-        tape.rewind()
         scorer.rewind()
         steps, batch = tape.hidden.shape[:2]
         query_size = len(joint) - tape.gates
@@ -159,15 +161,19 @@ class _Attended(torch.autograd.Function):
         carried = tuple(torch.zeros_like(tape.hidden[0]) for _ in tape.states)
         d_inputs, d_projected = (values.new_empty(steps, batch, width) for width in (tape.gates, len(joint)))
         d_all_contexts = torch.empty_like(d_contexts)
-        for t in range(steps - 1, -1, -1):
-            d_input, d_joint = d_inputs[t], d_projected[t]
-            gradient = (carried[0] + d_hiddens[t], *carried[1:])
-            before = tape.backward(t, gradient, d_input, d_joint[:, query_size:])
-            inner = context_factor(operand(d_input, dtype))
-            d_context = torch.add(d_contexts[t], inner, out=d_all_contexts[t])
-            d_weights = torch.bmm(d_context[:, None], values_T).squeeze(1)
-            d_scores = torch._softmax_backward_data(d_weights, weights[t], -1, d_weights.dtype)
-            scorer.backward(t, d_scores, d_joint[:, :query_size])
+        tape.rewind(d_inputs, d_projected[..., query_size:])
+        buffers = by_step(
+            weights, d_hiddens, d_contexts, d_inputs, d_projected, d_projected[..., :query_size],
+            d_all_contexts, d_all_contexts.unsqueeze(2),
+        )  # fmt: skip
+        for t, (attention, outer, d_read, d_input, d_joint, d_query, d_context, d_row) in reversed(
+            list(enumerate(buffers))
+        ):
+            before = tape.backward(t, (carried[0] + outer, *carried[1:]))
+            torch.add(d_read, context_factor(operand(d_input, dtype)), out=d_context)
+            d_weights = torch.bmm(d_row, values_T).squeeze(1)
+            d_scores = torch._softmax_backward_data(d_weights, attention, -1, d_weights.dtype)
+            scorer.backward(t, d_scores, d_query)
             through = joint_factor(operand(d_joint, dtype)).to(before[0].dtype)
             carried = (before[0] + (through if mask is None else through * mask), *before[1:])
         d_keys, d_score_weight = scorer.gradients()
@@ -208,13 +214,13 @@ class _AdditiveScorer:
 
     def __init__(self, keys: Tensor, weight: Tensor, steps: int) -> None:
         self._grown = keys.clamp(-SATURATED, SATURATED).mul_(2.0).exp_()
-        self._weight, self._halved = weight, -2.0 * weight
+        self._weight, self._score_weight = weight, -2.0 * weight
         self._one = keys.new_ones(())
         self._s = keys.new_empty(steps, *keys.shape).unbind(0)
 
     def forward(self, t: int, query: Tensor) -> Tensor:
         s = torch.addcmul(self._one, self._grown, (query + query).exp_()[:, None], out=self._s[t]).reciprocal_()
-        return s @ self._halved
+        return s @ self._score_weight
 
     def rewind(self) -> None:
         self._d_keys, self._d_weight = torch.zeros_like(self._grown), torch.zeros_like(self._weight)

@@ -84,7 +84,11 @@ class Seq2Seq(nn.Module):
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor, masks: Masks | None = None) -> Memory:
         """Read source sentences (pieces + eos, padded with PAD) [B, S] of these lengths [B]."""
-        embedded_SBE = _drop(self.source_embedding(source_BS.t()), masks.source_embedding if masks else None)
+        return self.read(self.source_embedding(source_BS.t()), lengths_B, masks)
+
+    def read(self, embedded_SBE: Tensor, lengths_B: Tensor, masks: Masks | None = None) -> Memory:
+        """Read source sentences whose pieces are embedded already."""
+        embedded_SBE = _drop(embedded_SBE, masks.source_embedding if masks else None)
         recurrent_masks = masks.encoder_recurrent if masks else [None] * len(self.encoder.layers)
         output_mask_BC = masks.encoder_output if masks else None
         outputs_SBC, summary_BC = self.encoder(
@@ -97,10 +101,10 @@ class Seq2Seq(nn.Module):
         start = DecoderState(tuple(parts.unbind(0)))
         if self.has_attention:
             values_BSC = _drop(outputs_SBC, output_mask_BC).transpose(0, 1).contiguous()
-            absent_BS = torch.arange(source_BS.shape[1], device=source_BS.device) >= lengths_B[:, None]
+            absent_BS = torch.arange(len(embedded_SBE), device=lengths_B.device) >= lengths_B[:, None]
         else:
             values_BSC = start.tensors[0][-1][:, None]
-            absent_BS = torch.zeros(len(source_BS), 1, dtype=torch.bool, device=source_BS.device)
+            absent_BS = torch.zeros(len(lengths_B), 1, dtype=torch.bool, device=lengths_B.device)
         keys_BSA = self.decoder.attention.project_keys(values_BSC, self.product_dtype)
         return Memory(values_BSC, keys_BSA, absent_BS, start)
 
@@ -121,11 +125,25 @@ class Seq2Seq(nn.Module):
 
     def force(self, memory: Memory, inputs_BT: Tensor) -> tuple[Tensor, Tensor | None]:
         """Teacher-forced prediction over inputs (bos + pieces) [B, T]: logits [B, T, V], weights [B, T, S]."""
+        hidden, contexts, embedded_TBE, weights_TBS = self._decode(memory, inputs_BT)
+        readout_TBE = self.decoder.read_out(hidden, contexts, embedded_TBE, self.product_dtype)
+        return self.output(readout_TBE).transpose(0, 1), None if weights_TBS is None else weights_TBS.transpose(0, 1)
+
+    def force_last(self, memory: Memory, inputs_BT: Tensor, lengths_B: Tensor) -> Tensor:
+        """The logits [B, V] of `force` at the last of each row's inputs."""
+        rows = torch.arange(len(lengths_B), device=lengths_B.device)
+        hidden_BH, context_BC, embedded_BE = (
+            tensor[lengths_B - 1, rows] for tensor in self._decode(memory, inputs_BT)[:3]
+        )
+        logits_BV: Tensor = self.output(self.decoder.read_out(hidden_BH, context_BC, embedded_BE, self.product_dtype))
+        return logits_BV
+
+    def _decode(self, memory: Memory, inputs_BT: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Hidden states [T, B, H], contexts [T, B, C], embedded inputs [T, B, E] and weights, without dropout."""
         embedded_TBE = self.target_embedding(inputs_BT.t())
         masks = DecoderMasks([None] * self.settings.decoder.layers, None)
         hidden, contexts, weights_TBS = self.decoder.decode(memory, embedded_TBE, masks, self.product_dtype)
-        readout_TBE = self.decoder.read_out(hidden, contexts, embedded_TBE, self.product_dtype)
-        return self.output(readout_TBE).transpose(0, 1), None if weights_TBS is None else weights_TBS.transpose(0, 1)
+        return hidden, contexts, embedded_TBE, weights_TBS
 
     def loss(self, batch: Batch, smoothing: float, masks: Masks | None = None) -> Loss:
         """The teacher-forced loss of a batch; padding is neither scored nor counted."""

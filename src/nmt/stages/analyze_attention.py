@@ -1,109 +1,76 @@
-"""Show and measure what one model looked at."""
+"""Show and measure what one model looked at, and what its words depended on."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nmt import alignment, paths, plots, tracking
+from nmt import agreement, alignment, paths, plots, readings, scoring, suspects, tracking
 from nmt.alignment import Observations
-from nmt.config import AnalyzeAttention, Corpus, Params, load_params
+from nmt.config import AnalyzeAttention, Corpus, UnicodeForms, load_params
+from nmt.decodings import Decodings, read_decodings
 from nmt.errors import UserError
-from nmt.files import fresh_folder, read_json_lines, read_matrices, sha256, write_json, write_lines
+from nmt.files import fresh_folder, read_json_lines, sha256, write_csv, write_json, write_json_lines, write_lines
+from nmt.gold import Side, read_gold, word_links
+from nmt.readings import STEPS
+from nmt.scoring import Bootstrap
 from nmt.stages.runner import run_for_model
-from nmt.words import EOS, Matrix, Sentence, is_punctuation, segment
+from nmt.words import EOS, Matrix, Sentence, is_punctuation
 
-STEPS = ("t", "t+1")
 _DRAWN = range(2, 17)  # words of a source whose heatmap fits a page
 _FEWEST = 20  # sentences behind a point of the figure of lengths
 
-
-@dataclass(frozen=True)
-class Decodings:
-    """One target text per test sentence, decoded freely or forced, and what was looked at on the way."""
-
-    sources: list[Sentence]
-    targets: list[Sentence]
-    finished: list[bool]
-    """Whether a text ends in eos rather than at the length limit."""
-    pieces: list[np.ndarray] | None
-    """Attention between pieces [T, S] of each pair; None for a model without."""
-
-    def attention(self, step: str) -> list[Matrix]:
-        """Attention between words, read out at step `t` or `t+1` (see `alignment.next_step`)."""
-        assert self.pieces is not None, "a model without attention"
-        rows = [alignment.next_step(weights) if step == "t+1" else weights for weights in self.pieces]
-        return [
-            alignment.word_attention(weights, source, target)
-            for weights, source, target in zip(rows, self.sources, self.targets, strict=True)
-        ]
+Records = Sequence[dict[str, Any]]
+"""The test sentences: ids, raw sources, raw references."""
 
 
 def main(variant: str, seed: int) -> None:
-    """Write word links, figures and statistics; for a model without attention, what there is to say of its output.
+    """Write word links, figures, statistics, and every sentence's matrices between words.
 
-    Reads: data/prepared/test.jsonl, reports/translations/<variant>/<seed>.
-    Writes: reports/attention/<variant>/<seed>/{links,figures,summary.json}.
-    Params: corpus, analyze_attention, variants.<variant>.
+    Reads: data/prepared/test.jsonl, data/gold, reports/translations/<variant>/<seed>.
+    Writes: reports/attention/<variant>/<seed>/{links,figures,words.jsonl,suspects.csv,summary.json}.
+    Params: corpus, prepare.unicode, evaluate (the bootstrap), analyze_attention, variants.<variant>.
     """
     params = load_params()
-    report = paths.attention_report(variant, seed)
-    decodings = read_decodings(params, variant, seed)
-    names = read_names(len(decodings["hypotheses"].sources))
+    report, settings = paths.attention_report(variant, seed), params.analyze_attention
+    attends = params.variant(variant).attention != "none"
+    decoded = read_decodings(variant, seed, attends, params.corpus)
+    records = read_records(len(decoded["hypotheses"].pairs))
+    bootstrap = Bootstrap(params.evaluate.bootstrap_samples, params.evaluate.confidence, params.evaluate.bootstrap_seed)
+    aligned = alignment_table(
+        decoded["references"], records, params.corpus, params.prepare.unicode, settings, bootstrap
+    )
+    read = suspects.read_sentences(decoded["hypotheses"], records, params.corpus.target, settings)
     with fresh_folder(report / "links") as folder:
-        write_links(folder, decodings, params.analyze_attention.link_threshold)
+        write_links(folder, decoded, settings.link_threshold)
     with fresh_folder(report / "figures") as folder:
-        draw_lengths(folder / "length.png", decodings)
-        draw_heatmaps(folder, decodings["hypotheses"], names, variant, params.analyze_attention.heatmaps)
+        draw_lengths(folder / "length.png", decoded)
+        draw_heatmaps(folder, decoded["hypotheses"], records, variant, settings.heatmaps)
+        draw_alignment(folder / "alignment.png", aligned, variant)
+    write_json_lines(report / "words.jsonl", suspects.word_records(records, read))
+    write_csv(report / "suspects.csv", suspects.listing(records, read), suspects.COLUMNS)
     summary = {
         "variant": variant,
         "seed": seed,
         "hypotheses_sha256": sha256(paths.translations(variant, seed) / "hypotheses.jsonl"),
-        "text": text_summary(decodings),
-        "attention": attention_summary(decodings, params.variant(variant).attention, params.analyze_attention),
+        "text": text_summary(decoded),
+        "attention": attention_summary(decoded, params.variant(variant).attention, settings),
+        "alignment": aligned,
+        "influence": {name: agreement.agreements(decoded[name].pairs, bootstrap) for name in decoded},
+        "suspects": suspects.counts(read),
     }
-    write_json(report / "summary.json", summary)
+    write_json(report / "summary.json", scoring.rounded(summary))
     tracking.publish_model(variant, seed)
 
 
-def read_decodings(params: Params, variant: str, seed: int) -> dict[str, Decodings]:
-    """Read `hypotheses` (the best of each) and `references`, cut into words."""
-    folder = paths.translations(variant, seed)
-    attends = params.variant(variant).attention != "none"
-    hypotheses = read_json_lines(folder / "hypotheses.jsonl")
-    best = [{**line["hypotheses"][0], "source_pieces": line["source_pieces"]} for line in hypotheses]
-    forced = read_json_lines(folder / "references.jsonl")
-    matrices = ("attention.npz", "references.attention.npz")
-    return {
-        name: _decodings(lines, folder / file if attends else None, params.corpus)
-        for name, lines, file in zip(("hypotheses", "references"), (best, forced), matrices, strict=True)
-    }
-
-
-def read_names(translations: int) -> list[str]:
-    """The ids of the test sentences, as many as there are translations."""
-    names = [str(record["id"]) for record in read_json_lines(paths.prepared_records("test"))]
-    if len(names) != translations:
-        raise UserError(f"{translations} translations of {len(names)} test sentences; run `dvc repro translate`")
-    return names
-
-
-def _decodings(lines: Sequence[dict[str, Any]], matrices: Path | None, corpus: Corpus) -> Decodings:
-    if matrices and not matrices.exists():
-        raise UserError(f"{matrices} does not exist, though the model has attention; run `dvc repro translate`")
-    pieces = read_matrices(matrices) if matrices else None
-    shapes = [(len(line["pieces"]), len(line["source_pieces"])) for line in lines]
-    if pieces is not None and shapes != [weights.shape for weights in pieces]:
-        raise UserError(f"{matrices} does not fit the pieces in the file beside it; run `dvc repro --force translate`")
-    return Decodings(
-        sources=[segment(line["source_pieces"], corpus.source) for line in lines],
-        targets=[segment(line["pieces"], corpus.target) for line in lines],
-        finished=[line["pieces"][-1:] == [EOS] for line in lines],
-        pieces=pieces,
-    )
+def read_records(translations: int) -> Records:
+    """The test sentences, as many as there are translations."""
+    records = read_json_lines(paths.prepared_records("test"))
+    if len(records) != translations:
+        raise UserError(f"{translations} translations of {len(records)} test sentences; run `dvc repro translate`")
+    return records
 
 
 def write_links(folder: Path, decodings: dict[str, Decodings], threshold: float) -> None:
@@ -111,8 +78,8 @@ def write_links(folder: Path, decodings: dict[str, Decodings], threshold: float)
     write_lines(folder / "source.words.txt", _words(decodings["hypotheses"].sources))
     for name, decoded in decodings.items():
         write_lines(folder / f"{name}.words.txt", _words(decoded.targets))
-        for step in STEPS if decoded.pieces is not None else ():
-            weights = decoded.attention(step)
+        for step in STEPS if decoded.attends else ():
+            weights = decoded.weights(step)
             best = [alignment.argmax_links(sentence) for sentence in weights]
             strong = [alignment.threshold_links(sentence, threshold) for sentence in weights]
             write_lines(folder / f"{name}.{step}.pharaoh", map(alignment.format_links, best))
@@ -133,16 +100,17 @@ def draw_lengths(path: Path, decodings: dict[str, Decodings]) -> None:
     plots.curves(path, series, "Length of the output", "words in the source", "words in the target (mean)")
 
 
-def draw_heatmaps(folder: Path, decoded: Decodings, names: Sequence[str], variant: str, count: int) -> None:
+def draw_heatmaps(folder: Path, decoded: Decodings, records: Records, variant: str, count: int) -> None:
     """Draw the attention of a few sentences, the same ones for every variant; an empty hypothesis has no picture."""
-    if decoded.pieces is None:
+    if not decoded.attends:
         return
-    weights = decoded.attention("t")
+    weights = decoded.weights("t")
     for number, row in enumerate(choose([len(source.words) for source in decoded.sources], count), start=1):
-        file = folder / f"{number:02d}-{re.sub(r'[^A-Za-z0-9._-]', '_', names[row])}.png"
+        name = str(records[row]["id"])
+        file = folder / f"{number:02d}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.png"
         if decoded.targets[row].words:
             labels = [*decoded.sources[row].words, EOS]
-            title = f"{variant}, test sentence {names[row]}"
+            title = f"{variant}, test sentence {name}"
             plots.heatmap(file, weights[row], labels, decoded.targets[row].words, title)
 
 
@@ -157,6 +125,42 @@ def choose(lengths: Sequence[int], count: int) -> list[int]:
         chosen.append(min(left, key=lambda row: (abs(lengths[row] - wanted), row)))
         left.remove(chosen[-1])
     return sorted(chosen, key=lambda row: (lengths[row], row))
+
+
+def alignment_table(
+    decoded: Decodings,
+    records: Records,
+    corpus: Corpus,
+    forms: UnicodeForms,
+    settings: AnalyzeAttention,
+    bootstrap: Bootstrap,
+) -> dict[str, Any] | None:
+    """Links of the forced references against hand-made ones; None for a corpus that has none."""
+    path = paths.gold_links(corpus.name)
+    labelled = read_gold(path)
+    chosen = [(pair, record) for pair, record in zip(decoded.pairs, records, strict=True) if record["id"] in labelled]
+    if not chosen:
+        return None
+    pairs = [pair for pair, _ in chosen]
+    links = [
+        word_links(
+            labelled[record["id"]],
+            Side(record["source"], corpus.source, forms.source, pair.source),
+            Side(record["references"][0], corpus.target, forms.target, pair.target),
+        )
+        for pair, record in chosen
+    ]
+    rows = readings.table(pairs, links, settings.link_threshold, bootstrap)
+    return {"gold": path.as_posix(), "sentences": len(pairs), "rows": rows}
+
+
+def draw_alignment(path: Path, aligned: dict[str, Any] | None, variant: str) -> None:
+    """Draw the alignment error rates, where there are any."""
+    if aligned:
+        rates = {
+            row["method"]: (row["aer"], row["low"], row["high"]) for row in aligned["rows"] if row["aer"] is not None
+        }
+        plots.dots(path, {variant: rates}, f"Word links of {variant} against hand-made ones", "alignment error rate")
 
 
 def text_summary(decodings: dict[str, Decodings]) -> dict[str, object]:
@@ -174,7 +178,7 @@ def attention_summary(
     decodings: dict[str, Decodings], kind: str, settings: AnalyzeAttention
 ) -> dict[str, object] | None:
     """Statistics at both steps beside those of the two baselines; None for a model without attention."""
-    if decodings["hypotheses"].pieces is None:
+    if not decodings["hypotheses"].attends:
         return None
     measured = {name: _measure(decoded, settings.link_threshold) for name, decoded in decodings.items()}
     return {"kind": kind, "link_threshold": settings.link_threshold, **measured}
@@ -190,7 +194,7 @@ def _measure(decoded: Decodings, threshold: float) -> dict[str, dict[str, float 
         ]
         return alignment.average(observations)
 
-    now, after = (decoded.attention(step) for step in STEPS)
+    now, after = (decoded.weights(step) for step in STEPS)
     return {
         "t": averages(now),
         "t+1": averages(after),

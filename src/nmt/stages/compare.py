@@ -31,6 +31,8 @@ def main() -> None:
         write_csv(folder / "joined.csv", runs.joined(reported))
         draw(folder, compared, reported)
     tracking.publish_comparison()
+    for one in (one for several in reported.values() for one in several):
+        tracking.publish_model(one.variant, one.seed)  # only now, when the model's stages have ended, is dvc.lock whole
 
 
 def draw(folder: Path, compared: Mapping[str, Any], reported: Runs) -> None:

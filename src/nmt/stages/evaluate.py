@@ -3,10 +3,10 @@
 from dataclasses import asdict
 from typing import Any
 
-from nmt import identity, paths, scoring, testset, tracking
+from nmt import frequency, identity, paths, scoring, testset, tracking
 from nmt.config import Corpus, Evaluate, load_params
 from nmt.corpus import text_lengths
-from nmt.files import write_json
+from nmt.files import read_lines, write_json
 from nmt.stages.runner import run_for_model
 from nmt.testset import Sentences, Translations
 
@@ -14,7 +14,7 @@ from nmt.testset import Sentences, Translations
 def main(variant: str, seed: int) -> None:
     """Write every metric of one model.
 
-    Reads: data/prepared/test.jsonl, reports/translations/<variant>/<seed>, reports/training/<variant>/<seed>.
+    Reads: data/prepared/{test.jsonl,train.target.txt}, reports/{translations,training}/<variant>/<seed>.
     Writes: reports/scores/<variant>/<seed>.json.
     Params: corpus, evaluate, translate (for the identity of the result), variants.<variant>.
     """
@@ -29,6 +29,7 @@ def main(variant: str, seed: int) -> None:
         "attention": params.variant(variant).attention,
         "sentences": len(sentences),
         **scores(sentences, translations, params.corpus, params.evaluate),
+        "by_frequency": recall(sentences, translations, params.corpus.target, params.evaluate),
     }
     write_json(paths.scores(variant, seed), scoring.rounded(report))
     tracking.publish_model(variant, seed)
@@ -50,7 +51,30 @@ def scores(sentences: Sentences, translations: Translations, corpus: Corpus, eva
         "exact_match": scoring.exact_match(hypotheses, references),
         "by_length": scoring.scores_by_length(lengths, evaluate.length_bins, counts["bleu"], counts["chrf"], bootstrap),
         "joined": scoring.scores_of_joined(joined, corpus.target, bootstrap),
+        "ablations": ablations(translations, references, corpus.target, bootstrap),
     }
+
+
+def ablations(
+    translations: Translations, references: scoring.References, language: str, bootstrap: scoring.Bootstrap
+) -> dict[str, dict[str, float]]:
+    """Return BLEU with the attention disturbed, by the name of the disturbance."""
+    found = {}
+    for name, hypotheses in translations.ablations.items():
+        score = bootstrap.score(scoring.statistics(scoring.bleu(language), hypotheses, references))
+        found[name] = {"bleu": score.score, "low": score.low, "high": score.high}
+    return found
+
+
+def recall(
+    sentences: Sentences, translations: Translations, language: str, evaluate: Evaluate
+) -> list[dict[str, float | int | None]]:
+    """Return the share of the own references' words that the hypotheses have, by their frequency in training."""
+    bootstrap = scoring.Bootstrap(evaluate.bootstrap_samples, evaluate.confidence, evaluate.bootstrap_seed)
+    counts = frequency.word_counts(read_lines(paths.prepared_text("train", "target")), language)
+    own = [references[0] for references in sentences.references]
+    table = frequency.recalled(translations.hypotheses, own, counts, evaluate.frequency_classes, language)
+    return frequency.recall_by_class(table, evaluate.frequency_classes, bootstrap)
 
 
 def perplexities(sentences: Sentences, translations: Translations, language: str) -> dict[str, float]:

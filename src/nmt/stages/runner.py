@@ -1,5 +1,6 @@
 """What every stage does around its own work: arguments, one-line errors."""
 
+import logging
 import sys
 from collections.abc import Callable
 
@@ -19,6 +20,8 @@ def run_for_model(main: Callable[[str, int], None]) -> None:
 
 
 def _guarded(work: Callable[[], None]) -> None:
+    logging.basicConfig(format="%(message)s")  # to standard error
+    logging.getLogger("nmt").setLevel(logging.INFO)
     try:
         work()
     except UserError as error:

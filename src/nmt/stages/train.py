@@ -4,9 +4,11 @@ Reads   data/tokenized
 Writes  models/<variant>/<seed>, reports/training/<variant>/<seed>/{history.csv,summary.json}
 Params  corpus, prepare.unicode, runtime, model, train, variants.<variant>
 
-A training that was killed goes on from its last state in .nmt/training/<training id>.
+A training that was killed goes on from its last state in .nmt/training/<training id>, which is written every half
+minute, or every NMT_CHECKPOINT_SECONDS: no result depends on them, so they are no parameter.
 """
 
+import os
 import shutil
 import signal
 import sys
@@ -27,9 +29,10 @@ from nmt.config import Params, load_params
 from nmt.errors import UserError
 from nmt.files import sha256, write_csv, write_json
 from nmt.model.seq2seq import Seq2Seq
-from nmt.runtime import Resolved, resolve
+from nmt.runtime import Resolved, alone_on_gpu, resolve
 from nmt.stages.runner import run_for_model
 from nmt.subwords import Subwords
+from nmt.tracking.place import workspace
 from nmt.training import Every, Trainer, UpdateResult
 
 
@@ -41,16 +44,19 @@ def main(variant: str, seed: int) -> None:
     state = paths.resume_state(training_id)
     state.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(state.with_suffix(".lock"), timeout=0):
+        with (
+            FileLock(state.with_suffix(".lock"), timeout=0),
+            alone_on_gpu(runtime.device, workspace() / paths.STATE),
+            tracking.live_training(variant, seed) as live,
+        ):
             trainer = make_trainer(params, variant, seed, runtime)
-            train(trainer, state, params, variant, seed)
+            train(trainer, state, live, f"{variant}-{seed}")
             write_outputs(trainer, params, variant, seed, runtime, training_id)
             shutil.rmtree(state)
     except Timeout:
         raise UserError(
             f"another process is training {variant} with seed {seed} right now; wait for it or end it"
         ) from None
-    tracking.publish_model(variant, seed)
 
 
 def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved) -> Trainer:
@@ -66,15 +72,14 @@ def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved) -> 
     return Trainer(model, train_text, dev_text, params.train, seed, on_update=lambda _: None)
 
 
-def train(trainer: Trainer, state: Path, params: Params, variant: str, seed: int) -> None:
+def train(trainer: Trainer, state: Path, live: tracking.LiveCurves, name: str) -> None:
     """Run the epochs that are left, with a bar, live curves and a checkpoint now and then."""
     checkpoint = load_checkpoint(state)
     if checkpoint is not None:
         trainer.restore(checkpoint)
         print(f"going on after update {trainer.progress.updates}", flush=True)
-    due = Every(params.train.checkpoint_seconds)
-    display = Display(f"{variant}-{seed}", params.train.max_epochs)
-    with tracking.live_curves(variant, seed) as live, display, Stop() as stop:
+    due = Every(checkpoint_seconds())
+    with Display(name, trainer.settings.max_epochs) as display, Stop() as stop:
 
         def on_update(result: UpdateResult) -> None:
             display.show(result)
@@ -92,6 +97,15 @@ def train(trainer: Trainer, state: Path, params: Params, variant: str, seed: int
         if stop.wanted:  # after the last update
             save_checkpoint(state, trainer.checkpoint())
             sys.exit(128 + stop.wanted)
+
+
+def checkpoint_seconds() -> float:
+    """How often the state is saved, on this machine."""
+    text = os.environ.get("NMT_CHECKPOINT_SECONDS", "30")
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"NMT_CHECKPOINT_SECONDS is {text!r}; write a number of seconds, such as 30") from None
 
 
 def write_outputs(
@@ -147,7 +161,8 @@ def write_outputs(
 class Display:
     """A bar over all epochs, with target tokens per second and the time left (less, if training stops early).
 
-    Without a terminal there is no bar, only a line for each epoch.
+    Without a terminal there is no bar, only a line for each epoch; nor is there when models train side by side, since
+    two bars on one line are none: `make repro` starts those with xargs, which leaves them no terminal to read from.
     """
 
     def __init__(self, name: str, epochs: int) -> None:
@@ -166,7 +181,7 @@ class Display:
     def show(self, result: UpdateResult) -> None:
         """Count one update; numbers are renewed once a second."""
         before = result.update - 1
-        bar = self._bar = self._bar or tqdm(desc=self.name, initial=before, unit="batch", mininterval=1.0, disable=None)
+        bar = self._bar = self._bar or self._new_bar(before)
         bar.total = before + result.batches * (self.epochs - result.epoch + 1) - result.batch + 1
         self._tokens += result.target_tokens
         elapsed = time.monotonic() - self._since
@@ -175,6 +190,10 @@ class Display:
             self._since, self._tokens = time.monotonic(), 0
             bar.set_postfix_str(f"{self.tokens_per_second:,.0f} tokens/s, loss {result.loss:.2f}", refresh=False)
         bar.update()
+
+    def _new_bar(self, done: int) -> "tqdm[Any]":
+        hidden = None if sys.stdin.isatty() else True  # None: where there is no terminal to write to
+        return tqdm(desc=self.name, initial=done, unit="batch", mininterval=1.0, disable=hidden)
 
     def say(self, text: str) -> None:
         """Write a line above the bar."""

@@ -1,14 +1,17 @@
-"""Everything that needs the trained model: hypotheses, attention, forced decoding of the references, joined sentences.
+"""Everything that needs the trained model: hypotheses, forced references, attention, influence, joined sentences.
 
-Reads   models/<variant>/<seed>, data/prepared/test.{source.txt,target.txt,jsonl}
+Reads   models/<variant>/<seed>, data/prepared/test.{source.txt,target.txt,jsonl}, data/gold
 Writes  reports/translations/<variant>/<seed>:
         hypotheses.txt                    the best hypothesis of each test sentence, detokenised
         hypotheses.jsonl                  its pieces and score, and those of the n best
         attention.npz                     [T, S] of each best hypothesis; not without attention
         references.jsonl                  each reference, forced: log-probabilities per token
         references.attention.npz          [T, S] under forced decoding; not without attention
+        erasure.npz, gradient.npz         [T, source words] of each best hypothesis, in nats (see nmt.influence)
+        references.{erasure,gradient}.npz the same of the references that have gold links; [0, 0] of all others
+        ablation.<name>.txt               the best hypotheses with the attention disturbed; not without attention
         joined.jsonl                      2, 3, ... consecutive test sentences joined and translated as one
-Params  runtime, translate
+Params  corpus, runtime, translate
 """
 
 import sys
@@ -25,9 +28,11 @@ from nmt.corpus import join_sentences
 from nmt.decoding import Decoding
 from nmt.errors import UserError
 from nmt.files import fresh_folder, read_json_lines, read_lines, write_json_lines, write_lines, write_matrices
+from nmt.gold import read_gold
 from nmt.stages.runner import run_for_model
 from nmt.translation import Forced, Hypothesis, Translation
 from nmt.translator import Translator
+from nmt.words import segment
 
 
 def main(variant: str, seed: int) -> None:
@@ -42,9 +47,14 @@ def main(variant: str, seed: int) -> None:
     )
     with fresh_folder(paths.translations(variant, seed)) as folder:
         with _bar(len(sources), "test sentences") as bar:
-            write_hypotheses(folder, translator.translate(sources, progress=bar.update))
+            translations = translator.translate(sources, progress=bar.update)
         with _bar(len(sources), "references") as bar:
-            write_references(folder, translator.score(sources, targets, progress=bar.update))
+            references = translator.score(sources, targets, progress=bar.update)
+        write_hypotheses(folder, translations)
+        write_references(folder, references)
+        labelled = read_gold(paths.gold_links(params.corpus.name))
+        write_influence(folder, translator, translations, references, [record["id"] in labelled for record in records])
+        write_ablations(folder, translator, sources, params.translate.ablations)
         groups = [group for joined in params.translate.joined for group in consecutive_groups(len(sources), joined)]
         write_json_lines(folder / "joined.jsonl", translate_joined(translator, groups, sources, records))
     tracking.publish_model(variant, seed)
@@ -75,6 +85,37 @@ def write_references(folder: Path, references: Sequence[Forced]) -> None:
     """The log-probabilities of the references, and what the model looks at while it writes them."""
     write_json_lines(folder / "references.jsonl", map(_reference_record, references))
     _write_attention(folder / "references.attention.npz", references)
+
+
+def write_influence(
+    folder: Path,
+    translator: Translator,
+    translations: Sequence[Translation],
+    references: Sequence[Forced],
+    labelled: Sequence[bool],
+) -> None:
+    """What each source word does to each piece of the best hypotheses, and of the references that are `labelled`."""
+    best = [(translation.source_pieces, translation.hypotheses[0].pieces) for translation in translations]
+    nothing: tuple[list[str], list[str]] = ([], [])
+    given = [
+        (one.source_pieces, one.pieces) if wanted else nothing for one, wanted in zip(references, labelled, strict=True)
+    ]
+    language = translator.bundle.config.languages.source
+    for prefix, pairs in (("", best), ("references.", given)):
+        sources, targets = zip(*pairs, strict=True)
+        shares = [segment(source, language).shares[:, :-1] for source in sources]
+        with _bar(len(pairs), f"{prefix}influence") as bar:
+            measured = translator.influence(sources, targets, shares, progress=bar.update)
+        write_matrices(folder / f"{prefix}erasure.npz", [one.erasure for one in measured])
+        write_matrices(folder / f"{prefix}gradient.npz", [one.gradient for one in measured])
+
+
+def write_ablations(folder: Path, translator: Translator, sources: Sequence[str], names: Sequence[str]) -> None:
+    """The best hypotheses with the attention disturbed in each of these ways."""
+    for name in names if translator.model.has_attention else ():
+        with _bar(len(sources), f"test sentences, attention {name}") as bar, translator.ablated(name):
+            translations = translator.translate(sources, n_best=1, progress=bar.update)
+        write_lines(folder / f"ablation.{name}.txt", (one.hypotheses[0].text for one in translations))
 
 
 def consecutive_groups(sentences: int, size: int) -> list[range]:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 REQUIREMENTS = "mlflow numpy OpenCC pandas pydantic ruamel.yaml safetensors sentencepiece torch".split()
 """What the served model imports; the versions installed here are pinned in it."""
 _ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
-_RESERVED_ALIAS = re.compile(r"v\d+|latest", re.IGNORECASE)
+CHAMPION = "champion"
+_RESERVED_ALIAS = re.compile(rf"v\d+|latest|{CHAMPION}", re.IGNORECASE)
 
 
 def registered_name(source: str, target: str) -> str:
@@ -36,7 +37,7 @@ def registered_name(source: str, target: str) -> str:
 
 
 def alias(variant: str) -> str:
-    """The variant's name, told apart from the names that MLflow keeps for itself."""
+    """The variant's name, told apart from the names that MLflow keeps for itself and from the champion's."""
     return f"variant-{variant}" if _RESERVED_ALIAS.fullmatch(variant) else variant
 
 
@@ -92,7 +93,12 @@ def _register(result: Result, name: str, store: Store, run: "Run") -> Any:
 
     client, run_id = store.client, run.info.run_id
     tags = {"variant": result.variant, "seed": str(result.seed), "result_id": result.result_id}
-    logged = client.create_logged_model(store.experiment_id, "model", run_id, tags, run.data.params, "translation")
+    begun = client.search_logged_models([store.experiment_id], f"source_run_id = '{run_id}'")  # and cut off
+    logged = (
+        begun[0]
+        if begun
+        else client.create_logged_model(store.experiment_id, "model", run_id, tags, run.data.params, "translation")
+    )
     model_id, card = logged.model_id, model_card(result, f"{name}@{alias(result.variant)}")
     record = Model(artifact_path=logged.artifact_location, run_id=run_id, model_uuid=model_id, model_id=model_id)
     with _saved(result, record, card) as folder:

@@ -3,22 +3,25 @@
 import csv
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmt import files, identity, paths
+from nmt import files, identity, lockfile, paths
 from nmt.config import load_yaml
-from nmt.tracking import model, provenance, values
+from nmt.tracking import model, provenance, spool, values
 from nmt.tracking.result import Result
-from nmt.tracking.store import Store
+from nmt.tracking.store import Curves, Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-CURVE = "curve"
+CURVE = "curve/"
+CHANGES = "changes.patch"
+HYPOTHESES = "hypotheses.txt"
 _OWNERS = ("training_id", "result_id", "variant", "seed", "attention", "hypotheses_sha256")  # tags of the run already
 _DIGEST_LIMIT = 36  # characters of a dataset's digest that MLflow keeps: an md5 and DVC's ".dir"
 
@@ -33,17 +36,17 @@ class Part:
     result: bool = True
     """Whether the result's id determines its bytes; of surroundings (params.yaml as a whole, the commit) and of the
     analysis, which has parameters of its own, it does not, and the run keeps those that it got first."""
-    view: bool = False
-    """Whether it only shows other parts, so that newer bytes take the place of older ones."""
+    changes: bool = False
+    """Whether other bytes may follow under the same id: more points of a curve, a newer view of other parts."""
 
     @property
     def tag(self) -> str:
         return f"logged.{self.name}"
 
-    def missing_from(self, run: "Run") -> bool:
-        """Whether the run has yet to get it."""
-        have = run.data.tags.get(self.tag)
-        return have is None or (self.view and have != self.digest)
+    def due(self, run: "Run") -> bool:
+        """Whether the run lacks it, or has older bytes of what changes."""
+        logged = run.data.tags.get(self.tag)
+        return logged is None or (self.changes and logged != self.digest)
 
     def contradicts(self, run: "Run") -> bool:
         """Whether the run holds other bytes under the same id."""
@@ -57,6 +60,8 @@ def parts_of(result: Result) -> Iterator[Part]:
         yield Part("dataset", digest, partial(_log_dataset, result, digest), result=False)
     training = [result.history_file, result.training_report / "summary.json"]
     yield Part("training", _digest(training), partial(_log_training, result))
+    if (points := spool.place_of(result.training_id)).exists():
+        yield Part("live", _digest([points]), partial(_log_live, points), result=False, changes=True)
     if result.scores is not None:
         yield Part("scores", _digest([result.scores_file]), partial(_log_scores, result))
     if result.attention_summary is not None:
@@ -65,6 +70,8 @@ def parts_of(result: Result) -> Iterator[Part]:
     if result.finished and result.bundle.is_dir():
         digest = identity.content_hash(result.bundle)
         yield Part("model", digest, partial(model.log_model, result))
+    if _is_locked(result):
+        yield Part("lock", files.sha256(paths.LOCK), partial(_log_lock, result), result=False)
 
 
 def _log_provenance(store: Store, run: "Run") -> None:
@@ -72,7 +79,9 @@ def _log_provenance(store: Store, run: "Run") -> None:
     store.client.log_artifact(run.info.run_id, str(paths.PARAMS))
     checkout = provenance.read_checkout()
     if checkout and checkout.dirty:
-        store.client.log_text(run.info.run_id, provenance.changes_text(checkout), "changes.patch")
+        with tempfile.TemporaryDirectory() as scratch:
+            files.write_bytes(Path(scratch) / CHANGES, provenance.changes(checkout))
+            store.client.log_artifact(run.info.run_id, str(Path(scratch) / CHANGES))
 
 
 def _log_dataset(result: Result, digest: str, store: Store, run: "Run") -> None:
@@ -88,18 +97,22 @@ def _log_dataset(result: Result, digest: str, store: Store, run: "Run") -> None:
 def _log_training(result: Result, store: Store, run: "Run") -> None:
     """Curves over updates, the best epoch's numbers, the two files."""
     assert result.training_summary is not None
-    _log_missing(store, run, _curve_points(result.history_file))
+    Curves(store, run).add(_curve_points(result.history_file))
     _log_values(store, run, result.training_summary, "training")
     _log_files(store, run, [result.history_file, result.training_report / "summary.json"], "training")
 
 
+def _log_live(points: Path, store: Store, run: "Run") -> None:
+    """The points of the training that no other file holds, those that were not sent while it ran."""
+    Curves(store, run).add(point for point in spool.read(points)[0] if not point.name.startswith(CURVE))
+
+
 def _log_scores(result: Result, store: Store, run: "Run") -> None:
-    """Every metric of the test set; dvc.lock, which by now names the data and the model that they came from."""
+    """Every metric of the test set, and the hypotheses that a paired test with another model needs."""
     assert result.scores is not None
     _log_values(store, run, result.scores, "scores")
-    _log_files(store, run, [result.scores_file], "scores")
-    if paths.LOCK.exists():
-        store.client.log_artifact(run.info.run_id, str(paths.LOCK))
+    hypotheses = paths.translations(result.variant, result.seed) / HYPOTHESES
+    _log_files(store, run, [result.scores_file, *([hypotheses] if hypotheses.exists() else [])], "scores")
 
 
 def _log_attention(result: Result, store: Store, run: "Run") -> None:
@@ -112,31 +125,35 @@ def _log_attention(result: Result, store: Store, run: "Run") -> None:
         store.client.log_artifacts(run.info.run_id, str(figures), "attention/figures")
 
 
+def _is_locked(result: Result) -> bool:
+    """Whether dvc.lock names all that belongs to this result: DVC adds a stage when the stage has ended."""
+    if not (paths.LOCK.exists() and result.finished and result.attention_summary is not None):
+        return False
+    summaries = [result.training_report / "summary.json", result.attention_report / "summary.json"]
+    return lockfile.holds(lockfile.parse(files.read_text(paths.LOCK)), [*summaries, result.scores_file])
+
+
+def _log_lock(result: Result, store: Store, run: "Run") -> None:
+    """dvc.lock, and the md5 of the data and of the model as tags: by them DVC's cache finds the very bytes."""
+    from mlflow.entities import RunTag
+
+    store.client.log_artifact(run.info.run_id, str(paths.LOCK))
+    outs = lockfile.outputs(lockfile.parse(files.read_text(paths.LOCK)))
+    md5s = {Path(path): md5 for one in outs.values() for path, md5 in one.items()}
+    kept = [path for path in md5s if paths.DATA in path.parents or path == result.bundle]
+    tags = [RunTag(f"dvc.md5/{path.as_posix()}", md5s[path]) for path in kept]
+    store.client.log_batch(run.info.run_id, tags=tags)
+
+
 def _log_values(store: Store, run: "Run", content: Mapping[str, Any], group: str) -> None:
     """Numbers as metrics, texts as tags."""
     from mlflow.entities import RunTag
 
     own = {key: value for key, value in content.items() if key not in _OWNERS}
-    _log_missing(store, run, values.points(own, group))
+    Curves(store, run).add(values.points(own, group))
     tags = [RunTag(key, value) for key, value in values.texts(own, group).items()]
     if tags:
         store.client.log_batch(run.info.run_id, tags=tags)
-
-
-def _log_missing(store: Store, run: "Run", points: Iterable[values.Point]) -> None:
-    """Log the points whose step the run has not yet: live curves may have sent some, an interrupted call others."""
-    from mlflow.entities import Metric
-
-    have: dict[str, set[int]] = {}
-    missing = []
-    for name, step, value in points:
-        if name not in have:
-            known = name in run.data.metrics
-            history = store.client.get_metric_history(run.info.run_id, name) if known else []
-            have[name] = {metric.step for metric in history}
-        if step not in have[name]:
-            missing.append(Metric(name, value, run.info.start_time, step))
-    store.log_metrics(run.info.run_id, missing)
 
 
 def _log_files(store: Store, run: "Run", sources: Iterable[Path], folder: str) -> None:
@@ -150,7 +167,7 @@ def _curve_points(history: Path) -> Iterator[values.Point]:
         updates = int(row.pop("updates"))
         for column, value in row.items():
             if value:
-                yield values.Point(f"{CURVE}/{column}", updates, float(value))
+                yield values.Point(f"{CURVE}{column}", updates, float(value))
 
 
 def _dataset_digest() -> str | None:

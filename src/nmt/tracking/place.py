@@ -20,6 +20,7 @@ from nmt.errors import UserError
 
 PROBE_SECONDS = 2.0
 LOCK_SECONDS = 60.0
+_QUESTION = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
 _SQLITE = "sqlite:///"
 _PASSWORD = re.compile(r"//[^/@]*@")
 _EXPERIMENTS = (".dvc", "tmp", "exps")  # below it, DVC runs `--temp` and queued experiments in copies of the workspace
@@ -68,23 +69,26 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(unquote(uri.removeprefix(_SQLITE))) if uri.startswith(_SQLITE) else None
 
 
-def probe(uri: str) -> None:
-    """Raise Unavailable unless the store answers in two seconds; MLflow's own calls would try for minutes."""
+def probe(uri: str, seconds: float = PROBE_SECONDS) -> None:
+    """Raise Unavailable unless the store answers in time; MLflow's own calls would try for minutes."""
     shown = _PASSWORD.sub("//", uri)
     try:
         if is_server(uri):
-            _ask_server(shown)
+            _ask_server(shown, seconds)
         elif database := sqlite_file(uri):
-            with contextlib.closing(sqlite3.connect(database, PROBE_SECONDS)) as connection:
+            with contextlib.closing(sqlite3.connect(database, seconds)) as connection:
                 connection.execute("PRAGMA schema_version").fetchone()
     except (OSError, ValueError, http.client.HTTPException, sqlite3.Error) as error:
         raise Unavailable(f"no answer from {shown} ({getattr(error, 'reason', error)})") from None
 
 
-def _ask_server(uri: str) -> None:
-    """Raise unless anything answers; whether it lets us in, and what it says, shows in MLflow's own calls."""
+def _ask_server(uri: str, seconds: float) -> None:
+    """Raise unless anything answers; whether it lets us in, and what it says, shows in MLflow's own calls.
+
+    The question needs the server's database: `/health` is answered also when that hangs.
+    """
     try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS).close()
+        urllib.request.urlopen(f"{uri.rstrip('/')}{_QUESTION}", timeout=seconds).close()
     except urllib.error.HTTPError as error:
         error.close()
     except urllib.error.URLError as error:

@@ -1,14 +1,20 @@
 """What a run came from: the commit, local changes, the DVC experiment."""
 
+import hashlib
 import os
+import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 from nmt import paths
 
 _DVC_VARIABLES = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
 _RESULTS = (paths.REPORTS, paths.MODELS, paths.LOCK)  # what a run writes is no local change
 _INPUTS = (".", *(f":(exclude){path}" for path in _RESULTS))
+_SOURCES = (paths.SOURCES, paths.PARAMS, paths.PIPELINE, paths.CORPORA)  # here a file unknown to git counts, too
+_DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--binary", "--src-prefix=a/", "--dst-prefix=b/", "HEAD", "--")
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,8 @@ class Checkout:
     commit: str
     status: str
     """`git status --porcelain` of the inputs: empty where the commit says it all."""
-    diff: str
+    diff: bytes
+    """The changes, as `git apply` takes them; new files below the sources are in it, others are only in `status`."""
 
     @property
     def dirty(self) -> bool:
@@ -31,7 +38,23 @@ def read_checkout() -> Checkout | None:
     status = _git("status", "--porcelain", "--", *_INPUTS)
     if commit is None or status is None:
         return None
-    return Checkout(commit.strip(), status, _git("diff", "--no-ext-diff", "HEAD", "--", *_INPUTS) or "")
+    return Checkout(commit.strip(), status, _diff() if status else b"")
+
+
+def _diff() -> bytes:
+    """What differs from the commit; new files are named in a copy of git's index, so that the diff shows them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        index = Path(scratch) / "index"
+        shutil.copyfile((_git("rev-parse", "--git-path", "index") or "").strip(), index)
+        sources = [str(path) for path in _SOURCES if path.exists()]
+        _git_bytes("add", "--intent-to-add", "--", *sources, index=index)
+        return _git_bytes(*_DIFF, *_INPUTS, index=index) or b""
+
+
+def local_changes() -> str:
+    """A hash of what differs from the commit, or nothing where nothing does."""
+    checkout = read_checkout()
+    return hashlib.sha256(changes(checkout)).hexdigest() if checkout and checkout.dirty else ""
 
 
 def provenance_tags() -> dict[str, str]:
@@ -43,15 +66,22 @@ def provenance_tags() -> dict[str, str]:
     return tags
 
 
-def changes_text(checkout: Checkout) -> str:
+def changes(checkout: Checkout) -> bytes:
     """Local changes as a patch that `git apply` takes, headed by the list of changed and untracked files."""
     header = "".join(f"# {line}\n" for line in checkout.status.splitlines())
-    return f"{header}\n{checkout.diff}"
+    return f"{header}\n".encode() + checkout.diff
 
 
 def _git(*arguments: str) -> str | None:
+    printed = _git_bytes(*arguments)
+    return None if printed is None else printed.decode("utf-8", "replace")
+
+
+def _git_bytes(*arguments: str, index: Path | None = None) -> bytes | None:
+    environment = os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {})
+    command = ["git", "-c", "color.ui=false", *arguments]
     try:
-        done = subprocess.run(["git", "-c", "color.ui=false", *arguments], capture_output=True, check=False, timeout=30)
+        done = subprocess.run(command, capture_output=True, check=False, timeout=30, env=environment)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None

@@ -1,8 +1,7 @@
 """Bringing the files of a result into its MLflow run: what is not there yet is added, what is there stays."""
 
 import contextlib
-import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 LONGEST_REASON = 200
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Published:
@@ -38,19 +35,6 @@ class Published:
         return f"{self.name}: {self.warning or ('added ' + ', '.join(self.added) if self.added else self.state)}"
 
 
-def publish_model(variant: str, seed: int) -> None:
-    """Log whatever of this result is on disk and not in MLflow yet; never fails and never waits for long.
-
-    Every stage of a model ends with it.
-    """
-    _guarded(lambda: _published_model(variant, seed))
-
-
-def publish_comparison() -> None:
-    """Log the comparison of all models as a run of its own; never fails and never waits for long."""
-    _guarded(_published_comparison)
-
-
 def publish_all(models: Iterable[tuple[str, int]]) -> Iterator[Published]:
     """The same for several models and the comparison, telling what was added.
 
@@ -61,26 +45,27 @@ def publish_all(models: Iterable[tuple[str, int]]) -> Iterator[Published]:
         raise place.Unavailable(f"tracking: {reason}")
     for variant, seed in models:
         with _failures_told():
-            published = _published_model(variant, seed)
+            published = published_model(variant, seed)
         yield published
     with _failures_told():
-        comparison = _published_comparison()
+        comparison = published_comparison()
     if comparison:
         yield comparison
 
 
 def find_or_create(store: Store, result: Result) -> "Run":
     """The result's run; call it under `place.lock()`."""
-    if run := store.find(result.result_id):
-        return run
     own = {"variant": result.variant, "seed": str(result.seed)}
-    ids = {"training_id": result.training_id, "result_id": result.result_id, "kind": "model"}
-    attention = {"attention": result.params.variant(result.variant).attention}
-    params = {**flatten(result.params.model_dump()), **own, **attention}
-    return store.create(result.name, {**own, **ids, **attention, **provenance_tags()}, params)
+    own["attention"] = result.params.variant(result.variant).attention
+    run = store.find(result.result_id)
+    if run is None:
+        ids = {"training_id": result.training_id, "result_id": result.result_id, "kind": "model"}
+        run = store.create(result.name, {**own, **ids, **provenance_tags()})
+    return store.with_params(run, {**flatten(result.params.model_dump()), **own})
 
 
-def _published_model(variant: str, seed: int) -> Published:
+def published_model(variant: str, seed: int) -> Published:
+    """Log whatever of this result is on disk and not in MLflow yet."""
     result = Result.present(variant, seed)
     if result.training_summary is None:
         return Published(f"{variant} {seed}", state=result.state)
@@ -96,8 +81,11 @@ def _published_model(variant: str, seed: int) -> Published:
     return Published(result.name, added, result.state)
 
 
-def _published_comparison() -> Published | None:
-    """A run per state of the report: adding a variant makes a new comparison, and the old one stays true."""
+def published_comparison() -> Published | None:
+    """Log the comparison of all models, if there is one.
+
+    A run per state of the report: adding a variant makes a new comparison, and the old one stays true.
+    """
     if not paths.COMPARISON.is_dir() or not any(paths.COMPARISON.iterdir()):
         return None
     digest = identity.content_hash(paths.COMPARISON)
@@ -106,7 +94,7 @@ def _published_comparison() -> Published | None:
         store = open_store(load_params().tracking.experiment)
         name = f"comparison-{digest[:8]}"
         tags = {"result_id": f"comparison-{digest}", "kind": "comparison", **provenance_tags()}
-        run = store.find(tags["result_id"]) or store.create(name, tags, {})
+        run = store.find(tags["result_id"]) or store.create(name, tags)
         added = tuple(_log_new(store, run, parts))
         if added:
             store.client.set_terminated(run.info.run_id, "FINISHED")
@@ -116,7 +104,7 @@ def _published_comparison() -> Published | None:
 def _page(comparison: str) -> Iterator[Part]:
     """The page made from this comparison, if it is on disk; one made from another says so in its head."""
     if paths.PAGE.exists() and comparison in files.read_text(paths.PAGE).partition("</head>")[0]:
-        yield Part("report", files.sha256(paths.PAGE), _log_page, view=True)
+        yield Part("report", files.sha256(paths.PAGE), _log_page, changes=True)
 
 
 def _log_page(store: Store, run: "Run") -> None:
@@ -130,7 +118,7 @@ def _log_folder(store: Store, run: "Run", folder: Path) -> None:
 def _log_new(store: Store, run: "Run", parts: Iterable[Part]) -> Iterator[str]:
     """Log the parts that the run lacks; the tag follows the content, so a part cut off half-way is done again."""
     for part in parts:
-        if part.missing_from(run):
+        if part.due(run):
             part.log(store, run)
             store.client.set_tag(run.info.run_id, part.tag, part.digest)
             yield part.name
@@ -156,21 +144,6 @@ def _failures_told() -> Iterator[None]:
         if isinstance(error, MlflowException | OSError):
             raise place.Unavailable(one_line(error)) from error
         raise
-
-
-def _guarded(work: Callable[[], Published | None]) -> None:
-    """Run `work`; whatever happens is one line of the log."""
-    if reason := place.switched_off():
-        log.info("tracking: %s", reason)
-        return
-    try:
-        published = work()
-    except Exception as error:  # a stage's result is on disk and right: no tracking failure may fail the stage
-        log.warning("tracking: %s; `nmt publish` makes it good", one_line(error))
-        log.debug("tracking failed", exc_info=True)
-        return
-    if published:
-        log.log(logging.WARNING if published.warning else logging.INFO, "tracking: %s", published)
 
 
 def one_line(error: BaseException) -> str:

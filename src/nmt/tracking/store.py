@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nmt.tracking import place
+from nmt.tracking.values import Point
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Run
 
 BATCH = 1000  # the most metrics or tags that one request may carry
 PARAM_BATCH = 100
@@ -21,7 +22,7 @@ _ENVIRONMENT = {  # what the user has set stays
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # `nmt publish` is the second try
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds; a server that passes a model on to S3 answers when S3 has it
 }
 
 
@@ -38,22 +39,56 @@ class Store:
         runs = self.client.search_runs([self.experiment_id], query, max_results=1, order_by=["start_time ASC"])
         return runs[0] if runs else None
 
-    def create(self, name: str, tags: Mapping[str, str], params: Mapping[str, object]) -> "Run":
-        """A new run with its tags and parameters; an interrupted one is not found again, as the tags come last."""
-        from mlflow.entities import Param, RunTag
+    def create(self, name: str, tags: Mapping[str, str]) -> "Run":
+        """A new run, found by its tags from its first moment on; the older one, if another machine was quicker."""
+        run = self.client.create_run(self.experiment_id, tags=dict(tags), run_name=name)
+        first = self.find(tags["result_id"])
+        if first is None or first.info.run_id == run.info.run_id:
+            return run
+        self.client.delete_run(run.info.run_id)
+        return first
 
-        run_id = self.client.create_run(self.experiment_id, run_name=name).info.run_id
-        entries = [Param(key, str(value)) for key, value in params.items()]
+    def with_params(self, run: "Run", params: Mapping[str, object]) -> "Run":
+        """The run with those parameters added that it lacks; those that it has stay as they are."""
+        from mlflow.entities import Param
+
+        entries = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
         for start in range(0, len(entries), PARAM_BATCH):
-            self.client.log_batch(run_id, params=entries[start : start + PARAM_BATCH])
-        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-        return self.client.get_run(run_id)
+            self.client.log_batch(run.info.run_id, params=entries[start : start + PARAM_BATCH])
+        return self.client.get_run(run.info.run_id) if entries else run
 
-    def log_metrics(self, run_id: str, metrics: Iterable["Metric"]) -> None:
-        """Any number of points, in as few requests as may be."""
-        points = list(metrics)
-        for start in range(0, len(points), BATCH):
-            self.client.log_batch(run_id, metrics=points[start : start + BATCH])
+
+class Curves:
+    """The points of one run, to which those are added that it lacks.
+
+    A step that the run has is not sent again. Nor does a point double whose sending was cut off and which the store has
+    taken nevertheless: it is sent again with the same time, and the store keeps one of equal points.
+    """
+
+    def __init__(self, store: Store, run: "Run") -> None:
+        self._store, self._run = store, run
+        self._steps: dict[str, set[int]] = {}
+
+    def add(self, points: Iterable[Point]) -> None:
+        """Log the points whose step the run has not yet, in as few requests as may be."""
+        from mlflow.entities import Metric
+
+        missing = [point for point in points if point.step not in self._known(point.name)]
+        for start in range(0, len(missing), BATCH):
+            batch = missing[start : start + BATCH]
+            begin = self._run.info.start_time
+            metrics = [Metric(p.name, p.value, begin if p.time is None else p.time, p.step) for p in batch]
+            self._store.client.log_batch(self._run.info.run_id, metrics=metrics)
+            for point in batch:
+                self._steps[point.name].add(point.step)
+
+    def _known(self, name: str) -> set[int]:
+        """The steps of a curve that the run has; asked once."""
+        if name not in self._steps:
+            known = name in self._run.data.metrics
+            history = self._store.client.get_metric_history(self._run.info.run_id, name) if known else []
+            self._steps[name] = {metric.step for metric in history}
+        return self._steps[name]
 
 
 def open_store(experiment: str) -> Store:

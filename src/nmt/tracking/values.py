@@ -14,6 +14,8 @@ class Point(NamedTuple):
     name: str
     step: int
     value: float
+    time: int | None = None
+    """Milliseconds since 1970; None is the run's start."""
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,102 @@
+"""What one device reaches: the attention decoder fused against step by step, and whole trainings by batch size.
+
+    python benchmarks/device_throughput.py --device cuda        # after `dvc repro tokenize`
+
+First the decoder alone, forward and backward, at hidden 512, 128 sentences, 20 steps: `Decoder.step` in a loop against
+the fused recurrence, float32 and bfloat16. Then the bench shape of train_throughput.py at growing batches: real target
+tokens per second of whole updates, loss, backward, clipping, Adam and average included. `--deterministic off` lets the
+device choose its fastest kernels, which shows what reproducible ones cost. Best of the rounds.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from train_throughput import Bench, make_model, speed, train_ours
+
+from nmt.config import Runtime
+from nmt.model.decoder import DecoderMasks, DecoderState, Memory
+from nmt.runtime import PRODUCTS, resolve
+
+BATCH, STEPS, HIDDEN = 128, 20, 512
+ROUNDS = 5
+
+
+def decoder_passes(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], None]]:
+    """Forward and backward through the decoder's two forms, from the same random memory."""
+    decoder = make_model("additive").to(device).decoder
+    leaves = [torch.randn(size, device=device).mul_(0.1).requires_grad_() for size in
+              ((BATCH, STEPS, HIDDEN), (BATCH, STEPS, HIDDEN), (1, BATCH, HIDDEN), (STEPS, BATCH, 256))]  # fmt: skip
+    values, keys, start, embedded = leaves
+    absent = torch.zeros(BATCH, STEPS, dtype=torch.bool, device=device)
+    memory, masks = Memory(values, keys, absent, DecoderState((start,))), DecoderMasks([None], None)
+    wanted = [*leaves, *(parameter for name, parameter in decoder.named_parameters() if _used(name))]
+
+    def both_ways(decode: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]) -> None:
+        hidden, contexts, _ = decode(memory, embedded, masks, dtype)
+        torch.autograd.grad(hidden.sum() + contexts.sum(), wanted)
+
+    return {
+        "step by step": lambda: both_ways(decoder._decode_by_steps),
+        "fused": lambda: both_ways(decoder.decode),
+    }
+
+
+def _used(name: str) -> bool:
+    """The keys are given, and the readout comes later."""
+    return not name.startswith(("attention.key", "readout"))
+
+
+def milliseconds(work: Callable[[], None], device: torch.device) -> float:
+    """One run, waited for."""
+    begin = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - begin) * 1e3
+
+
+def print_decoders(device: torch.device) -> None:
+    """The decoder's two forms in alternation."""
+    print(f"decoder, {BATCH} sentences, {STEPS} steps, {HIDDEN} units, both ways\n")
+    print("| products | step by step, ms | fused, ms | ratio |\n|---|--:|--:|--:|")
+    for precision, dtype in PRODUCTS.items():
+        passes = decoder_passes(device, dtype)
+        rounds = [[milliseconds(work, device) for work in passes.values()] for _ in range(1 + ROUNDS)][1:]
+        steps, fused = (min(column) for column in zip(*rounds, strict=True))
+        print(f"| {precision} | {steps:.1f} | {fused:.1f} | {steps / fused:.1f} |", flush=True)
+
+
+def print_trainings(device: torch.device, sentences: list[int], updates: int) -> None:
+    """Whole trainings, with attention and without."""
+    print("\n| sentences a batch | products | attention, tokens/s | plain, tokens/s |\n|--:|---|--:|--:|")
+    for size in sentences:
+        text = Bench.draw(updates)
+        whole = np.concatenate(text.batches)
+        text.batches = [whole[begin : begin + size] for begin in range(0, len(whole) - size + 1, size)]
+        for precision in PRODUCTS:
+            reached = [speed(train_ours(text, kind, precision, device)) for kind in ("additive", "none")]
+            print(f"| {size:,} | {precision} | {reached[0]:,.0f} | {reached[1]:,.0f} |", flush=True)
+
+
+def main() -> None:
+    """Measure and print two tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sentences", type=int, nargs="+", default=[64, 256, 1024])
+    parser.add_argument("--updates", type=int, default=400, help="of 64 sentences; larger batches make fewer of them")
+    parser.add_argument("--deterministic", choices=["on", "off"], default="on")
+    arguments = parser.parse_args()
+    device = resolve(Runtime(device=arguments.device, precision="float32", threads=arguments.threads)).device
+    torch.use_deterministic_algorithms(arguments.deterministic == "on")
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{arguments.threads} threads"
+    print(f"{device.type}, {name}, deterministic {arguments.deterministic}\n")
+    print_decoders(device)
+    print_trainings(device, arguments.sentences, arguments.updates)
+
+
+if __name__ == "__main__":
+    main()

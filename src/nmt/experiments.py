@@ -1,0 +1,163 @@
+"""DVC's experiments: the commits that hold them, and the queue that runs them."""
+
+import hashlib
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from nmt import paths
+from nmt.errors import UserError
+from nmt.repository import dvc, git
+
+POLL_SECONDS = 2.0
+_ILLEGAL = re.compile(r"[^A-Za-z0-9_.,=+-]+")  # in a name of git's
+_LONGEST_NAME = 80
+_PATIENCE = 10  # polls without any worker after which a job counts as lost
+
+QUEUED, RUNNING, FAILED, MISSING, DONE = "queued", "running", "failed", "missing", "done"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A finished experiment: a commit beside the branches."""
+
+    name: str
+    baseline: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of a grid."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+def finished() -> list[Experiment]:
+    """All experiments of this repository, by baseline and name (`refs/exps/<2 digits>/<38 digits>/<name>`)."""
+    listed = git("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps")
+    found = []
+    for line in listed.splitlines():
+        reference, commit = line.rsplit(" ", 1)
+        parts = reference.split("/", 4)
+        if len(parts) == 5 and len(parts[2] + parts[3]) == 40:
+            found.append(Experiment(parts[4], parts[2] + parts[3], commit))
+    return found
+
+
+def trials(settings: Sequence[str], state: str) -> list[Trial]:
+    """The points of a grid in the notation of `dvc exp run --set-param`: `train.learning_rate=0.003,0.005`.
+
+    A trial is named after its values, so that one knows it at a glance and a second call finds it. `state` tells the
+    trials of a changed workspace from those of the commit; it is empty where nothing is changed.
+
+    Raises:
+        UserError: the notation is wrong, or two points are the same.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import get_hydra_sweeps
+
+    try:
+        points = [tuple(point[paths.PARAMS.name]) for point in get_hydra_sweeps({paths.PARAMS.name: list(settings)})]
+    except Exception as error:  # hydra has errors of its own, and no common base
+        if not isinstance(error, DvcException) and not type(error).__module__.startswith(("hydra", "omegaconf")):
+            raise
+        raise UserError(f"{' '.join(settings)} is no grid; write -S train.learning_rate=0.003,0.005") from None
+    if len(set(points)) < len(points):
+        raise UserError(f"{' '.join(settings)} has the same point twice")
+    return [Trial(_name(point, state), point) for point in points]
+
+
+def _name(point: Sequence[str], state: str) -> str:
+    """Such as `learning_rate=0.003,output=0.2`: keys as short as tells them apart; legal for git, and not too long."""
+    pairs = [one.lstrip("+~").split("=", 1) for one in point]
+    keys = [key for key, *_ in pairs]
+    plain = ",".join("=".join([_short(key, keys), *value]) for key, *value in pairs)
+    legal = _ILLEGAL.sub("-", plain).strip(".-")[:_LONGEST_NAME]
+    if legal == plain and not state:
+        return legal
+    return f"{legal}-{hashlib.sha256(repr((point, state)).encode()).hexdigest()[:8]}"
+
+
+def _short(key: str, keys: Sequence[str]) -> str:
+    """The last parts of a dotted key that no other key ends with."""
+    parts = key.split(".")
+    for count in range(1, len(parts)):
+        ending = ".".join(parts[-count:])
+        if sum(other == ending or other.endswith(f".{ending}") for other in keys) == 1:
+            return ending
+    return key
+
+
+def states(names: Iterable[str]) -> dict[str, str]:
+    """How far each trial on the present commit is; a finished one is done whatever the queue remembers of it."""
+    head = git("rev-parse", "HEAD").strip()
+    done = {one.name for one in finished() if one.baseline == head}
+    queue = {task["name"]: str(task["status"]).lower() for task in _tasks()}
+    known = {name: state for name, state in queue.items() if state in (QUEUED, RUNNING, FAILED)}
+    return {name: DONE if name in done else known.get(name, MISSING) for name in names}
+
+
+def enqueue(trial: Trial) -> None:
+    """Put a trial into DVC's queue, as the workspace is now."""
+    overrides = [word for one in trial.overrides for word in ("--set-param", one)]
+    dvc("exp", "run", "--queue", "--name", trial.name, *overrides)
+
+
+def forget(name: str) -> None:
+    """Take a task that failed out of the queue, so that its name is free."""
+    dvc("queue", "remove", name)
+
+
+def start_workers(jobs: int) -> None:
+    """Have up to `jobs` workers; those that run already go on. They end by themselves when the queue is empty."""
+    dvc("queue", "start", "--jobs", str(jobs))
+
+
+def wait(names: Sequence[str], jobs: int, report: Callable[[dict[str, str]], None]) -> dict[str, str]:
+    """Wait until no trial is queued or running, and return their states.
+
+    Workers that ended too early are started again; a job whose worker died is ended, and so counts as failed.
+    """
+    without_worker = 0
+    while True:
+        now = states(names)
+        report(now)
+        unfinished = [name for name, state in now.items() if state in (QUEUED, RUNNING)]
+        if not unfinished:
+            return now
+        without_worker = 0 if workers() else without_worker + 1
+        if without_worker >= _PATIENCE:
+            for name in (name for name in unfinished if now[name] == RUNNING):
+                kill(name)
+            start_workers(jobs)
+            without_worker = 0
+        time.sleep(POLL_SECONDS)
+
+
+def kill(name: str) -> None:
+    """End a running job at once."""
+    try:
+        dvc("queue", "kill", "--force", name)
+    except UserError as error:  # it ended meanwhile
+        print(error, file=sys.stderr)
+
+
+def workers() -> int:
+    """How many workers answer."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        return len(repo.experiments.celery_queue.worker_status())
+
+
+def _tasks() -> list[dict[str, str]]:
+    """DVC's queue: `name` and `status` of every task."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        tasks: list[dict[str, str]] = repo.experiments.celery_queue.status()
+        return tasks

@@ -1,0 +1,51 @@
+"""`dvc.lock`: the md5 of every output, by stage."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nmt import paths, testset
+from nmt.config import parse_yaml
+
+Outputs = Mapping[str, Mapping[str, str]]
+"""Stage -> path of an output -> its md5 as DVC writes it (a folder's ends in `.dir`)."""
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The stages of a lock file, by name."""
+    content = parse_yaml(text, paths.LOCK)
+    stages: dict[str, Any] = (content or {}).get("stages") or {}
+    return stages
+
+
+def outputs(stages: Mapping[str, Any]) -> Outputs:
+    """What each stage wrote."""
+    return {name: _digests(stage, "outs") for name, stage in stages.items()}
+
+
+def model_stages(variant: str, seed: int) -> tuple[str, str]:
+    """The last stages of one model; whatever else it needs comes before them."""
+    return testset.stage_of("evaluate", variant, seed), testset.stage_of("analyze_attention", variant, seed)
+
+
+def test_set(stages: Mapping[str, Any], variant: str, seed: int) -> str | None:
+    """The md5 of the test set that one model was scored on."""
+    stage = stages.get(testset.stage_of("evaluate", variant, seed), {})
+    return _digests(stage, "deps").get(paths.prepared_records("test").as_posix())
+
+
+def holds(stages: Mapping[str, Any], written: Iterable[Path]) -> bool:
+    """Whether the lock names these very files: it does not while the stage that wrote them, or DVC, still runs."""
+    locked = {path: md5 for outs in outputs(stages).values() for path, md5 in outs.items()}
+    return all(path.is_file() and locked.get(path.as_posix()) == file_md5(path) for path in written)
+
+
+def file_md5(path: Path) -> str:
+    """The md5 of a file's bytes, which is how DVC names them."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _digests(stage: Mapping[str, Any], key: str) -> dict[str, str]:
+    return {str(entry["path"]): str(entry["md5"]) for entry in stage.get(key, []) if entry.get("md5")}

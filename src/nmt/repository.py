@@ -1,0 +1,78 @@
+"""The git repository and the DVC project that the commands work on: calls of both tools, failures told in one line."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from nmt.errors import UserError
+
+LONGEST_REASON = 300
+
+
+def git(*arguments: str, folder: Path | None = None, stdin: bytes | None = None) -> str:
+    """Call git and return what it printed; a failure is a UserError with git's own last line."""
+    return _output(["git", "-c", "color.ui=false", *arguments], "git", arguments, folder, stdin)
+
+
+def dvc(*arguments: str, folder: Path | None = None, environment: dict[str, str] | None = None) -> str:
+    """Call the DVC of this Python and return what it printed; a failure is a UserError with DVC's own last line."""
+    return _output([sys.executable, "-m", "dvc", *arguments], "dvc", arguments, folder, None, environment)
+
+
+def has(*arguments: str, folder: Path | None = None) -> bool:
+    """Whether a call of git succeeds."""
+    return _call(["git", *arguments], folder, None, None).returncode == 0
+
+
+def stage_environment() -> dict[str, str]:
+    """Ours, with this Python first on PATH: DVC starts each stage with the `python` that it finds there."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, shortened."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:LONGEST_REASON] if lines else "it said nothing"
+
+
+def _output(
+    command: list[str],
+    tool: str,
+    arguments: tuple[str, ...],
+    folder: Path | None,
+    stdin: bytes | None,
+    environment: dict[str, str] | None = None,
+) -> str:
+    done = _call(command, folder, stdin, environment)
+    if done.returncode:
+        said = last_line(done.stderr.decode("utf-8", "replace") or done.stdout.decode("utf-8", "replace"))
+        raise UserError(f"`{tool} {' '.join(arguments)}` failed: {said}")
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
+def _call(
+    command: list[str], folder: Path | None, stdin: bytes | None, environment: dict[str, str] | None
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run a command and keep what it prints.
+
+    In files: a process that it leaves behind, such as a worker of DVC's queue, would hold a pipe open for hours.
+    """
+    with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as complained:
+        given = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
+        try:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment or stage_environment(),
+                stdout=printed,
+                stderr=complained,
+                check=False,
+                **given,
+            )
+        except FileNotFoundError:
+            raise UserError(f"{command[0]} is not installed, or not on the PATH") from None
+        printed.seek(0)
+        complained.seek(0)
+        return subprocess.CompletedProcess(command, done.returncode, printed.read(), complained.read())

@@ -1,0 +1,180 @@
+"""A process that holds a model and translates, so that the one that speaks HTTP has a core of its own to answer with.
+
+Threads would share Python's lock: two of them translate hardly more than one.
+"""
+
+import contextlib
+import hashlib
+import logging
+import multiprocessing
+import multiprocessing.connection
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nmt import files
+from nmt.errors import UserError
+
+if TYPE_CHECKING:
+    from nmt.translator import Translator
+
+Answer = bytes
+"""A translation as JSON: written here, because large ones would keep the other process from answering."""
+_Pipe = multiprocessing.connection.Connection
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a sentence is to be translated: those that agree in it may go together."""
+
+    beam_size: int
+    n_best: int
+    attention: bool
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no translation; the fault is not the client's."""
+
+    reason: str
+
+
+class Model(Protocol):
+    """What is sent to the process; `nmt.commands.model_choice.Choice` is one."""
+
+    @property
+    def folder(self) -> Path:
+        """The bundle's."""
+
+    def load(self) -> "Translator":
+        """Read the bundle."""
+
+
+class Worker:
+    """The parent's side: one translating process, started anew when it died or took too long."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._pipe: _Pipe | None = None
+        self._loaded = self._ended = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether the process runs and has its model."""
+        process = self._process
+        return self._loaded and process is not None and process.is_alive()
+
+    def start(self) -> dict[str, Any]:
+        """Start the process, wait until it has its model, and return what it tells of it.
+
+        Raises:
+            UserError: the model cannot be loaded.
+        """
+        self.stop()
+        context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(self.model, theirs), daemon=True)
+        self._process.start()
+        theirs.close()  # so that reading fails when the process ends
+        try:
+            hello = self._pipe.recv()
+        except EOFError:
+            self.stop()
+            raise UserError(
+                "the translating process ended before it had loaded its model; is there memory left?"
+            ) from None
+        if isinstance(hello, Failure):
+            self.stop()
+            raise UserError(hello.reason)
+        self._loaded = True
+        return dict(hello)
+
+    def translate(self, sources: Sequence[str], search: Search, seconds: float) -> list[Answer | Failure]:
+        """An answer for each source, in order. Blocks; afterwards the process may have been replaced."""
+        try:
+            if not self.ready:
+                self.start()
+            assert self._pipe is not None
+            self._pipe.send((list(sources), search))
+            if self._pipe.poll(seconds):
+                return list(self._pipe.recv())
+            reason = f"a batch took more than {seconds:g} seconds to translate"
+        except UserError as error:
+            reason = str(error)
+        except (EOFError, OSError):
+            reason = "the process that translated this died"
+        if not self._ended:
+            log.error("%s; starting another", reason)
+        self.stop()
+        return [Failure(reason)] * len(sources)
+
+    def kill(self) -> None:
+        """End the process for good and at once; a thread that waits for its answer stops waiting."""
+        self._ended = True
+        if self._process is not None:
+            self._process.kill()
+
+    def stop(self) -> None:
+        """End the process and clear up; not while another thread is in `translate`, which would start another."""
+        process, pipe = self._process, self._pipe
+        self._process, self._pipe, self._loaded = None, None, False
+        if process is not None and pipe is not None:
+            process.kill()  # it holds nothing worth saving
+            process.join()
+            pipe.close()
+
+
+def _work(model: Model, pipe: _Pipe) -> None:
+    """The process: say what the model is, then answer batch after batch until the parent closes the pipe, or dies."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the parent decides when it is over
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(EOFError, OSError):
+        try:
+            translator = model.load()
+            _answers(translator, ["1"], Search(beam_size=1, n_best=1, attention=True))  # loads dictionaries
+            pipe.send(describe(model.folder, translator))
+        except UserError as error:
+            pipe.send(Failure(str(error)))
+            return
+        while True:
+            pipe.send(_attempt(translator, *pipe.recv()))
+
+
+def describe(folder: Path, translator: "Translator") -> dict[str, Any]:
+    """What a client may want to know of a model: its digest, those of its files, its languages and settings."""
+    config = translator.bundle.config
+    digests = {path.name: files.sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    return {
+        "model": hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in digests.items()).encode()).hexdigest(),
+        "files": digests,
+        "attention": config.attention,
+        "languages": config.languages.model_dump(),
+        "decoding": translator.decoding.model_dump(),
+        "device": str(translator.model.device),
+    }
+
+
+def _attempt(translator: "Translator", sources: list[str], search: Search) -> list[Answer | Failure]:
+    """Answers; where a batch fails, each source is tried alone, so that one does not take the others with it."""
+    try:
+        return [*_answers(translator, sources, search)]
+    except Exception as error:
+        if len(sources) > 1:
+            return [one for source in sources for one in _attempt(translator, [source], search)]
+        if isinstance(error, UserError):
+            return [Failure(str(error))]
+        log.exception("a sentence cannot be translated")
+        return [Failure("this cannot be translated: an error of the program, which is in its log")]
+
+
+def _answers(translator: "Translator", sources: list[str], search: Search) -> list[Answer]:
+    from nmt.serving.answers import answer, to_json  # not above: it imports torch, which the parent can do without
+
+    languages = translator.bundle.config.languages
+    found = translator.translate(sources, beam_size=search.beam_size, n_best=search.n_best)
+    return [to_json(answer(translation, languages, with_attention=search.attention)) for translation in found]
