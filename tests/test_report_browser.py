@@ -11,10 +11,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from nmt import files, paths
-from tests.page_project import EVIL, NULL, PAIRS
+from tests.page_project import CROSSED, EVIL, NULL, PAIRS
 
+PATIENCE = 120_000  # milliseconds; a busy machine is no fault of the page
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-expect.set_options(timeout=30_000)  # a busy machine is no fault of the page
 CONTRAST_AND_MORE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 
 
@@ -28,7 +28,8 @@ def browser() -> Iterator[Browser]:
     if program is None:
         pytest.skip("needs Chromium")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program)
+        expect.set_options(timeout=PATIENCE)
+        chromium = playwright.chromium.launch(executable_path=program, args=["--disable-gpu"], timeout=PATIENCE)
         yield chromium
         chromium.close()
 
@@ -43,6 +44,7 @@ def address(page_folder: Path) -> str:
 def page(browser: Browser, address: str) -> Iterator[Page]:
     """The page in a window of its own; at the end nothing may have been complained about or asked for."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE)
     opened = context.new_page()
     faults: list[str] = []
     opened.on("console", lambda message: faults.append(f"console: {message.text}"))
@@ -218,6 +220,13 @@ def test_html_in_a_sentence_is_text(page: Page) -> None:
     expect(page).to_have_title(re.compile("^What attention looks at"))
 
 
+def test_the_picture_at_the_top_leads_to_its_sentence(page: Page) -> None:
+    """It has a text for those who do not see it."""
+    expect(page.get_by_role("img", name="What attention looked at")).to_be_visible()
+    page.get_by_role("link", name="one of the test sentences").click()
+    expect(page.get_by_role("heading", name=f"Sentence {CROSSED + 1} of 60")).to_be_in_viewport()
+
+
 def test_an_address_leads_to_its_sentence(page: Page, address: str) -> None:
     """At the start, while the page is open, and on the way back; an address of nothing changes nothing."""
     page.goto(f"{address}#s-4-504")
@@ -261,6 +270,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(page: Page, address: str, 
 def test_a_tap_holds_a_word(browser: Browser, address: str) -> None:
     """Where there is no pointer to hover with."""
     context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.goto(address)
     target(page, "attention", "are").tap()
