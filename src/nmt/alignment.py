@@ -5,20 +5,16 @@ Weights are word attention [target words, source words + 1], rows sum to 1, the 
 
 import itertools
 import math
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from nmt.gold import Gold, Links
 from nmt.words import Matrix, Sentence
 
-Links = set[tuple[int, int]]
-"""Pairs (source word, target word), from 0."""
 Observations = dict[str, npt.NDArray[np.float64]]
 
-_LINK = re.compile(r"(\d+)-(\d+)(-P)?")
 _SAME_POSITION = 1e-9  # below this two expected positions are equal: rounding must not make an order out of none
 
 
@@ -112,29 +108,6 @@ def grow_diag(forward: Links, backward: Links) -> Links:
 def format_links(links: Links) -> str:
     """Pharaoh format: `source-target` from 0, sorted."""
     return " ".join(f"{source}-{target}" for source, target in sorted(links))
-
-
-@dataclass(frozen=True)
-class Gold:
-    """Hand-made links of one sentence; sure ones are possible, too."""
-
-    sure: Links
-    possible: Links
-
-
-def parse_gold(line: str) -> Gold:
-    """Read `i-j` for a sure and `i-j-P` for a possible link; ValueError for anything else."""
-    sure: Links = set()
-    possible: Links = set()
-    for item in line.split():
-        link = _LINK.fullmatch(item)
-        if not link:
-            raise ValueError(f"{item!r} is no link: write i-j for a sure one, i-j-P for a possible one")
-        pair = (int(link[1]), int(link[2]))
-        possible.add(pair)
-        if not link[3]:
-            sure.add(pair)
-    return Gold(sure, possible)
 
 
 def link_quality(links: Sequence[Links], gold: Sequence[Gold]) -> dict[str, float | None]:

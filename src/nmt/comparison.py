@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from nmt import scoring
+from nmt import frequency, scoring
 from nmt.config import Params
 from nmt.corpus import text_lengths
 from nmt.errors import UserError
 from nmt.runs import SCORES, Run, Runs
-from nmt.scoring import Bootstrap, Joined, Statistics
-from nmt.significance import Effect, gap_slope, paired_bootstrap
+from nmt.scoring import Bootstrap, Floats, Joined, Statistics
+from nmt.significance import Effect, gap_slope, paired_bootstrap, paired_shares
 from nmt.testset import Sentences
 
 TRAINING_MEASURES = (
@@ -30,8 +30,8 @@ SHARES = ("perplexity_per_token", "perplexity_per_word", "exact_match")
 TESTED = ("bleu", "chrf")
 
 
-def compare(params: Params, sentences: Sentences, runs: Runs) -> dict[str, Any]:
-    """Return the whole comparison, ready for JSON."""
+def compare(params: Params, sentences: Sentences, runs: Runs, words: Mapping[str, int]) -> dict[str, Any]:
+    """Return the whole comparison, ready for JSON; `words` are those of the training text with their counts."""
     first = next(iter(runs.values()))[0]
     return {
         "corpus": params.corpus.model_dump(),
@@ -43,7 +43,7 @@ def compare(params: Params, sentences: Sentences, runs: Runs) -> dict[str, Any]:
         "bootstrap_samples": params.compare.bootstrap_samples,
         "signatures": {metric: first.scores[metric]["signature"] for metric in SCORES},
         "variants": {name: summarise(several) for name, several in runs.items()},
-        "tests": tests(params, sentences, runs),
+        "tests": tests(params, sentences, runs, words),
         "examples": examples(params, sentences, runs),
     }
 
@@ -58,6 +58,11 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
         | {key: measure([score[key] for score in scores]) for key in SHARES},
         "by_length": [by_length_row(rows) for rows in zip(*(score["by_length"] for score in scores), strict=True)],
         "joined": [joined_row(rows) for rows in zip(*(score["joined"] for score in scores), strict=True)],
+        "by_frequency": [
+            frequency_row(rows) for rows in zip(*(score["by_frequency"] for score in scores), strict=True)
+        ],
+        "ablations": ablations(scores),
+        "alignment": alignment(runs),
         "attention_report": attention_measures(runs),
         "runs": [run_numbers(run) for run in runs],
     }
@@ -89,6 +94,45 @@ def joined_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return shared | {"bleu": score_measure(bleu), "chrf": measure([row["chrf"] for row in rows])}
 
 
+def frequency_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one class of reference words: it holds the same words whatever the seed."""
+    recall = [{"score": row["recall"], "low": row["recall_low"], "high": row["recall_high"]} for row in rows]
+    shared = {key: rows[0][key] for key in ("low", "high", "words")}
+    return shared | {"recall": None if rows[0]["recall"] is None else score_measure(recall)}
+
+
+def ablations(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return BLEU for each way to disturb the attention."""
+    return {
+        name: score_measure(
+            [{**score["ablations"][name], "score": score["ablations"][name]["bleu"]} for score in scores]
+        )
+        for name in scores[0]["ablations"]
+    }
+
+
+def alignment(runs: Sequence[Run]) -> list[dict[str, Any]] | None:
+    """Return the quality of the word links for each way to read them; None without hand-made links."""
+    tables = [table for run in runs if (table := run.attention.get("alignment"))]
+    if len(tables) < len(runs):
+        return None
+    return [
+        {
+            "method": rows[0]["method"],
+            "sentences": tables[0]["sentences"],
+            **{key: _known([row[key] for row in rows]) for key in ("precision", "recall")},
+            "aer": None if rows[0]["aer"] is None else score_measure([{**row, "score": row["aer"]} for row in rows]),
+        }
+        for rows in zip(*(table["rows"] for table in tables), strict=True)
+    ]
+
+
+def _known(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Return the mean over seeds, None where a seed has none."""
+    known = [value for value in values if value is not None]
+    return measure(known) if len(known) == len(values) else None
+
+
 def attention_measures(runs: Sequence[Run]) -> dict[str, Any]:
     """Return every number that the attention reports of all runs have, whatever it is called."""
     flat = [dict(numbers(run.attention)) for run in runs]
@@ -117,8 +161,8 @@ def run_numbers(run: Run) -> dict[str, Any]:
     }
 
 
-def tests(params: Params, sentences: Sentences, runs: Runs) -> dict[str, Any]:
-    """Test each variant against the baseline: BLEU, chrF, and how the gap in BLEU grows with joined sentences."""
+def tests(params: Params, sentences: Sentences, runs: Runs, words: Mapping[str, int]) -> dict[str, Any]:
+    """Test each variant against the baseline: BLEU, chrF, how the gap grows with joined sentences, recall of words."""
     settings = params.compare
     bootstrap = Bootstrap(settings.bootstrap_samples, params.evaluate.confidence, settings.bootstrap_seed)
     language = params.corpus.target
@@ -127,12 +171,20 @@ def tests(params: Params, sentences: Sentences, runs: Runs) -> dict[str, Any]:
         for metric in TESTED
     }
     joined = {name: [joined_of(run, sentences) for run in several] for name, several in runs.items()}
+    classes = params.evaluate.frequency_classes
+    recalled = {
+        name: [recalled_of(run, sentences, language, classes, words) for run in several]
+        for name, several in runs.items()
+    }
     return {
         name: {
             metric: score_test(params.seeds, counts[metric][name], counts[metric][settings.baseline], bootstrap)
             for metric in TESTED
         }
-        | {"gap": gap_test(joined[name], joined[settings.baseline], language, bootstrap)}
+        | {
+            "gap": gap_test(joined[name], joined[settings.baseline], language, bootstrap),
+            "recall": recall_tests(recalled[name], recalled[settings.baseline], bootstrap),
+        }
         for name in runs
         if name != settings.baseline
     }
@@ -170,6 +222,26 @@ def gap_test(
         return None
     gaps, slope = gap_slope(systems, baselines, scoring.bleu(language), bootstrap)
     return {"joined": sizes, "gaps": gaps, "slope": effect(slope)}
+
+
+def recalled_of(
+    run: Run, sentences: Sentences, language: str, classes: Sequence[int], words: Mapping[str, int]
+) -> Floats:
+    """Count the reference words, and those recalled, in each sentence and class of frequency."""
+    own = [references[0] for references in sentences.references]
+    return frequency.recalled(run.translations.hypotheses, own, words, classes, language)
+
+
+def recall_tests(
+    systems: Sequence[Floats], baselines: Sequence[Floats], bootstrap: Bootstrap
+) -> list[dict[str, float] | None]:
+    """Return the paired test of recall in each class of frequency; None for a class without words."""
+    return [
+        effect(paired_shares([one[:, k] for one in systems], [one[:, k] for one in baselines], bootstrap))
+        if systems[0][:, k, 0].any()
+        else None
+        for k in range(systems[0].shape[1])
+    ]
 
 
 def effect(measured: Effect) -> dict[str, float]:

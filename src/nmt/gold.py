@@ -8,6 +8,7 @@ Spans are of characters, from the first to the one after the last, in the raw so
 that the links hold for any normalisation and any segmentation.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,40 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from nmt.alignment import Gold, Links
 from nmt.config import Natural, Section
 from nmt.corpus import Form, normalise, normalise_lines
 from nmt.errors import UserError
 from nmt.files import read_json_lines
 from nmt.words import Sentence, Span
 
+Links = set[tuple[int, int]]
+"""Pairs (source word, target word), from 0."""
 SpanLink = Annotated[list[Natural], Field(min_length=4, max_length=4)]
+
+_LINK = re.compile(r"(\d+)-(\d+)(-P)?")
+
+
+@dataclass(frozen=True)
+class Gold:
+    """Hand-made links of one sentence; sure ones are possible, too."""
+
+    sure: Links
+    possible: Links
+
+
+def parse_gold(line: str) -> Gold:
+    """Read `i-j` for a sure and `i-j-P` for a possible link; ValueError for anything else."""
+    sure: Links = set()
+    possible: Links = set()
+    for item in line.split():
+        link = _LINK.fullmatch(item)
+        if not link:
+            raise ValueError(f"{item!r} is no link: write i-j for a sure one, i-j-P for a possible one")
+        pair = (int(link[1]), int(link[2]))
+        possible.add(pair)
+        if not link[3]:
+            sure.add(pair)
+    return Gold(sure, possible)
 
 
 class SpanLinks(Section):

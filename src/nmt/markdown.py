@@ -44,9 +44,9 @@ def points(value: float) -> str:
     return f"{value:.2f}"
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 2) -> str:
     """Return a difference."""
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def whole(value: float) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nmt import alignment
-from nmt.alignment import Gold, Links
+from nmt.gold import Gold, Links
 from nmt.scoring import Bootstrap
 from nmt.words import Matrix, Sentence
 

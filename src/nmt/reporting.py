@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nmt import runs
 from nmt.corpus import UNSEGMENTED
 from nmt.markdown import Format, listing, literal, measured, points, power, signed, small, table, whole
 
@@ -22,6 +23,9 @@ def markdown(comparison: Mapping[str, Any]) -> str:
         results(comparison),
         by_length(comparison),
         joined(comparison),
+        by_frequency(comparison),
+        ablations(comparison),
+        alignment(comparison),
         tests(comparison),
         attention(comparison),
         examples(comparison),
@@ -122,6 +126,65 @@ def joined(comparison: Mapping[str, Any]) -> str:
         "alone, so that the rows can be compared with each other."
     )
     return "\n\n".join(["## Joined sentences", text, table(header, rows), "![BLEU of joined sentences](joined.png)"])
+
+
+def by_frequency(comparison: Mapping[str, Any]) -> str:
+    """Return which share of the reference's words the hypotheses have, by how often training had them."""
+    variants, baseline = comparison["variants"], comparison["baseline"]
+    tested = {name: test["recall"] for name, test in comparison["tests"].items()}
+    rows = []
+    for k, classes in enumerate(zip(*(variant["by_frequency"] for variant in variants.values()), strict=True)):
+        shares = [measured(row["recall"], share) if row["recall"] else "" for row in classes]
+        row = [runs.extent(classes[0]["low"], classes[0]["high"]), whole(classes[0]["words"]), *shares]
+        rows.append(row + [effect(several[k], 3) if several[k] else "" for several in tested.values()])
+    header = ["times in training", "words", *variants, *(f"{name} − {baseline}" for name in tested)]
+    text = (
+        "The share of the own reference's words that the hypothesis has, wherever and in whatever case, by how often a "
+        "word stands in the training text."
+    )
+    figure = "![Reference words recalled, by frequency](by_frequency.png)"
+    return "\n\n".join(["## Are rare words recalled?", text, table(header, rows), figure])
+
+
+def ablations(comparison: Mapping[str, Any]) -> str:
+    """Return BLEU with the attention disturbed at prediction."""
+    there = {name: variant for name, variant in comparison["variants"].items() if variant["ablations"]}
+    if not there:
+        return ""
+    names = next(iter(there.values()))["ablations"]
+    rows = [["as trained", *(measured(variant["scores"]["bleu"], points) for variant in there.values())]]
+    rows += [[name, *(measured(variant["ablations"][name], points) for variant in there.values())] for name in names]
+    text = (
+        "BLEU of the same trained models with their attention disturbed while they translate: all source positions "
+        "alike (`uniform`), the weights one position too late (`shifted`), the encoder's last state at every step "
+        "(`frozen`)."
+    )
+    figure = "![BLEU with the attention disturbed](ablations.png)"
+    return "\n\n".join(["## Attention disturbed", text, table(["attention", *there], rows), figure])
+
+
+def alignment(comparison: Mapping[str, Any]) -> str:
+    """Return the quality of word links against hand-made ones."""
+    rows = [
+        [
+            name,
+            row["method"],
+            *(share(row[key]["mean"]) if row[key] else "" for key in ("precision", "recall")),
+            measured(row["aer"], share) if row["aer"] else "",
+        ]
+        for name, variant in comparison["variants"].items()
+        for row in variant["alignment"] or []
+    ]
+    if not rows:
+        return ""
+    sentences = next(v["alignment"][0]["sentences"] for v in comparison["variants"].values() if v["alignment"])
+    text = (
+        f"Word links of {whole(sentences)} test sentences, read while the model writes the reference, against "
+        "hand-made ones (Och & Ney 2003; lower is better). docs/attention.md says how each is read."
+    )
+    header = ["variant", "read from", "precision", "recall", "alignment error rate"]
+    figure = "![Alignment error rates](alignment.png)"
+    return "\n\n".join(["## Word alignment", text, table(header, rows), figure])
 
 
 def tests(comparison: Mapping[str, Any]) -> str:
@@ -244,10 +307,16 @@ def judge(test: Mapping[str, float], comparison: Mapping[str, Any]) -> str:
     return "better than" if test["value"] > 0 else "worse than"
 
 
-def effect(test: Mapping[str, float]) -> str:
+def share(value: float) -> str:
+    """Return a share or a rate."""
+    return f"{value:.3f}"
+
+
+def effect(test: Mapping[str, float], digits: int = 2) -> str:
     """Return a difference with its interval and p."""
     p = f"p = {test['p']:.3f}" if test["p"] >= 0.001 else "p < 0.001"
-    return f"{signed(test['value'])} [{signed(test['low'])}, {signed(test['high'])}] ({p})"
+    value, low, high = (signed(test[key], digits) for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}] ({p})"
 
 
 def unit(comparison: Mapping[str, Any], side: str = "source") -> str:

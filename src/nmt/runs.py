@@ -13,6 +13,8 @@ from nmt.files import read_json, read_text
 from nmt.testset import Sentences, Translations
 
 SCORES = ("bleu", "chrf", "ter")
+ABLATIONS = ("run", "variant", "seed", "attention", "bleu", "low", "high")
+ALIGNMENT = ("run", "variant", "seed", "method", "precision", "recall", "aer", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,50 @@ def by_length(runs: Runs) -> list[dict[str, Any]]:
 def joined(runs: Runs) -> list[dict[str, Any]]:
     """Return one row per run and number of joined sentences."""
     return [identify(run) | dict(row) for several in runs.values() for run in several for row in run.scores["joined"]]
+
+
+def by_frequency(runs: Runs) -> list[dict[str, Any]]:
+    """Return one row per run and class of reference words; `frequency` says how often they stand in training."""
+    return [
+        identify(run) | {"frequency": extent(row["low"], row["high"])} | dict(row)
+        for several in runs.values()
+        for run in several
+        for row in run.scores["by_frequency"]
+    ]
+
+
+def extent(low: int, high: int | None) -> str:
+    """Return the numbers of a class."""
+    if high is None:
+        return f"{low}+"
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def ablations(runs: Runs) -> list[dict[str, Any]]:
+    """Return one row per run and way to disturb its attention, with ABLATIONS' columns; `whole`: as trained."""
+    return [
+        identify(run) | {"attention": name} | dict(row)
+        for several in runs.values()
+        for run in several
+        if run.scores["ablations"]
+        for name, row in {"whole": whole(run), **run.scores["ablations"]}.items()
+    ]
+
+
+def whole(run: Run) -> dict[str, float]:
+    """Return BLEU with its interval, as an ablation has it."""
+    bleu = run.scores["bleu"]
+    return {"bleu": bleu["score"], "low": bleu["low"], "high": bleu["high"]}
+
+
+def alignment(runs: Runs) -> list[dict[str, Any]]:
+    """Return one row per run and way to read word links, with ALIGNMENT's columns; none without hand-made links."""
+    return [
+        identify(run) | dict(row)
+        for several in runs.values()
+        for run in several
+        for row in (run.attention.get("alignment") or {"rows": []})["rows"]
+    ]
 
 
 def identify(run: Run) -> dict[str, Any]:

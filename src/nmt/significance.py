@@ -59,6 +59,26 @@ def gap_slope(
     return gaps, _effect(measured, _slope(sizes, np.array(samples)), bootstrap)
 
 
+def paired_shares(systems: Sequence[Floats], baselines: Sequence[Floats], bootstrap: Bootstrap) -> Effect:
+    """Test a share of `systems` minus that of `baselines`; each is [N, 2]: in a sentence, how many, and how many hits.
+
+    A sample without any leaves its system at a share of 0: both systems have the same sentences, so it says nothing.
+    """
+
+    def share(totals: Floats) -> Floats:
+        shares: Floats = np.divide(totals[:, 1], totals[:, 0], out=np.zeros(len(totals)), where=totals[:, 0] > 0)
+        return shares
+
+    def measured(several: Sequence[Floats]) -> float:
+        return float(np.mean([share(table.sum(axis=0, keepdims=True)) for table in several]))
+
+    def samples(several: Sequence[Floats]) -> Floats:
+        means: Floats = np.mean([share(bootstrap.totals(table)) for table in several], axis=0)
+        return means
+
+    return _effect(measured(systems) - measured(baselines), samples(systems) - samples(baselines), bootstrap)
+
+
 def block_length(sizes: Sequence[int], sentences: int) -> int:
     """Consecutive sentences that are resampled together: the sizes' least common multiple, if enough blocks are left.
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmt import alignment, markdown, readings
-from nmt.alignment import Gold, Links, parse_gold
 from nmt.commands.lines import file_lines
 from nmt.commands.model_choice import add_model_options, load_chosen
 from nmt.config import load_params
 from nmt.errors import UserError
+from nmt.gold import Gold, Links, parse_gold
 from nmt.readings import INFLUENCES, Pair
 from nmt.scoring import Bootstrap
 from nmt.segmented import known, write

@@ -9,12 +9,12 @@ import numpy as np
 
 from nmt import agreement, alignment, paths, plots, readings, scoring, suspects, tracking
 from nmt.alignment import Observations
-from nmt.config import AnalyzeAttention, Corpus, UnicodeForms, load_params
+from nmt.config import AnalyzeAttention, Corpus, Params, UnicodeForms, load_params
 from nmt.decodings import Decodings, read_decodings
 from nmt.errors import UserError
 from nmt.files import fresh_folder, read_json_lines, sha256, write_csv, write_json, write_json_lines, write_lines
-from nmt.gold import Side, read_gold, word_links
-from nmt.readings import STEPS
+from nmt.gold import Gold, Side, read_gold, word_links
+from nmt.readings import STEPS, Pair
 from nmt.scoring import Bootstrap
 from nmt.stages.runner import run_for_model
 from nmt.words import EOS, Matrix, Sentence, is_punctuation
@@ -35,34 +35,39 @@ def main(variant: str, seed: int) -> None:
     """
     params = load_params()
     report, settings = paths.attention_report(variant, seed), params.analyze_attention
-    attends = params.variant(variant).attention != "none"
-    decoded = read_decodings(variant, seed, attends, params.corpus)
+    decoded = read_decodings(variant, seed, params.variant(variant).attention != "none", params.corpus)
     records = read_records(len(decoded["hypotheses"].pairs))
-    bootstrap = Bootstrap(params.evaluate.bootstrap_samples, params.evaluate.confidence, params.evaluate.bootstrap_seed)
-    aligned = alignment_table(
-        decoded["references"], records, params.corpus, params.prepare.unicode, settings, bootstrap
-    )
     read = suspects.read_sentences(decoded["hypotheses"], records, params.corpus.target, settings)
+    origin = {"variant": variant, "seed": seed, "hypotheses_sha256": translations_sha256(variant, seed)}
+    summary: dict[str, Any] = origin | summarise(decoded, records, params, params.variant(variant).attention)
     with fresh_folder(report / "links") as folder:
         write_links(folder, decoded, settings.link_threshold)
     with fresh_folder(report / "figures") as folder:
         draw_lengths(folder / "length.png", decoded)
         draw_heatmaps(folder, decoded["hypotheses"], records, variant, settings.heatmaps)
-        draw_alignment(folder / "alignment.png", aligned, variant)
+        draw_alignment(folder / "alignment.png", summary["alignment"], variant)
     write_json_lines(report / "words.jsonl", suspects.word_records(records, read))
     write_csv(report / "suspects.csv", suspects.listing(records, read), suspects.COLUMNS)
-    summary = {
-        "variant": variant,
-        "seed": seed,
-        "hypotheses_sha256": sha256(paths.translations(variant, seed) / "hypotheses.jsonl"),
-        "text": text_summary(decoded),
-        "attention": attention_summary(decoded, params.variant(variant).attention, settings),
-        "alignment": aligned,
-        "influence": {name: agreement.agreements(decoded[name].pairs, bootstrap) for name in decoded},
-        "suspects": suspects.counts(read),
-    }
-    write_json(report / "summary.json", scoring.rounded(summary))
+    write_json(report / "summary.json", scoring.rounded(summary | {"suspects": suspects.counts(read)}))
     tracking.publish_model(variant, seed)
+
+
+def summarise(decoded: dict[str, Decodings], records: Records, params: Params, kind: str) -> dict[str, Any]:
+    """All statistics but those of single sentences; `kind` is the model's attention."""
+    settings = params.analyze_attention
+    bootstrap = Bootstrap(params.evaluate.bootstrap_samples, params.evaluate.confidence, params.evaluate.bootstrap_seed)
+    labelled = gold_pairs(decoded["references"], records, params.corpus, params.prepare.unicode)
+    return {
+        "text": text_summary(decoded),
+        "attention": attention_summary(decoded, kind, settings),
+        "alignment": alignment_table(labelled, paths.gold_links(params.corpus.name), settings, bootstrap),
+        "influence": {name: agreement.agreements(decoded[name].pairs, bootstrap) for name in decoded},
+    }
+
+
+def translations_sha256(variant: str, seed: int) -> str:
+    """What ties the report to the translations that it is about."""
+    return sha256(paths.translations(variant, seed) / "hypotheses.jsonl")
 
 
 def read_records(translations: int) -> Records:
@@ -127,31 +132,27 @@ def choose(lengths: Sequence[int], count: int) -> list[int]:
     return sorted(chosen, key=lambda row: (lengths[row], row))
 
 
+def gold_pairs(decoded: Decodings, records: Records, corpus: Corpus, forms: UnicodeForms) -> list[tuple[Pair, Gold]]:
+    """The pairs that have hand-made links, and these between the words that the model was made to write."""
+    labelled = read_gold(paths.gold_links(corpus.name))
+    found = []
+    for pair, record in zip(decoded.pairs, records, strict=True):
+        if record["id"] in labelled:
+            source = Side(record["source"], corpus.source, forms.source, pair.source)
+            target = Side(record["references"][0], corpus.target, forms.target, pair.target)
+            found.append((pair, word_links(labelled[record["id"]], source, target)))
+    return found
+
+
 def alignment_table(
-    decoded: Decodings,
-    records: Records,
-    corpus: Corpus,
-    forms: UnicodeForms,
-    settings: AnalyzeAttention,
-    bootstrap: Bootstrap,
+    labelled: Sequence[tuple[Pair, Gold]], gold: Path, settings: AnalyzeAttention, bootstrap: Bootstrap
 ) -> dict[str, Any] | None:
-    """Links of the forced references against hand-made ones; None for a corpus that has none."""
-    path = paths.gold_links(corpus.name)
-    labelled = read_gold(path)
-    chosen = [(pair, record) for pair, record in zip(decoded.pairs, records, strict=True) if record["id"] in labelled]
-    if not chosen:
+    """The quality of the links for each way to read them; None for a corpus without hand-made ones."""
+    if not labelled:
         return None
-    pairs = [pair for pair, _ in chosen]
-    links = [
-        word_links(
-            labelled[record["id"]],
-            Side(record["source"], corpus.source, forms.source, pair.source),
-            Side(record["references"][0], corpus.target, forms.target, pair.target),
-        )
-        for pair, record in chosen
-    ]
+    pairs, links = zip(*labelled, strict=True)
     rows = readings.table(pairs, links, settings.link_threshold, bootstrap)
-    return {"gold": path.as_posix(), "sentences": len(pairs), "rows": rows}
+    return {"gold": gold.as_posix(), "sentences": len(pairs), "rows": rows}
 
 
 def draw_alignment(path: Path, aligned: dict[str, Any] | None, variant: str) -> None:
