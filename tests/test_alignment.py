@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt import alignment
-from nmt.alignment import Gold, argmax_links, format_links, link_quality, observe, parse_gold, threshold_links
-from nmt.words import Matrix, segment
+from nmt.alignment import argmax_links, format_links, link_quality, observe, threshold_links
+from nmt.gold import Gold, Links, parse_gold
+from nmt.words import Matrix, segment, share_out
 
 THRESHOLD = 0.3
 SHAPES = st.tuples(st.integers(0, 7), st.integers(0, 7))
@@ -326,3 +327,75 @@ def test_mean_by_length(
 ) -> None:
     """Lengths with too few sentences are taken together with their neighbours."""
     assert alignment.mean_by_length(lengths, values, fewest) == expected
+
+
+def links(text: str) -> Links:
+    """Links out of `i-j`."""
+    return parse_gold(text).sure
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "expected"),
+    [
+        ("0-0 1-1", "0-0 1-1", "0-0 1-1"),
+        ("0-0 1-0", "0-0 0-1", "0-0 0-1 1-0"),  # both neighbours bring in a new word
+        ("0-0 1-1", "0-0", "0-0 1-1"),  # a diagonal neighbour
+        ("0-0 2-2", "0-0", "0-0"),  # no neighbour: stays out
+        ("0-0 1-1 2-2", "0-0", "0-0 1-1 2-2"),  # grown step by step
+        ("0-0 1-1 0-1", "0-0 1-1", "0-0 1-1"),  # 0-1 joins two words that are linked already
+        ("0-0 0-1 1-1", "0-0", "0-0 0-1 1-1"),  # 0-1 first (target 1 is new), then 1-1 (source 1 is)
+        ("0-0", "1-1", ""),  # nothing in common to grow from
+        ("", "", ""),
+    ],
+)
+def test_grow_diag(forward: str, backward: str, expected: str) -> None:
+    """Known answers, worked out by hand from the description of Koehn, Och & Marcu (2003)."""
+    grown = alignment.grow_diag(links(forward), links(backward))
+    assert format_links(grown) == expected
+    assert alignment.intersection(links(forward), links(backward)) <= grown <= links(forward) | links(backward)
+
+
+def test_intersection_and_turned() -> None:
+    """Both directions say it; a reverse model says (target, source)."""
+    assert alignment.intersection(links("0-0 1-2"), links("1-2 2-1")) == {(1, 2)}
+    assert alignment.turned({(5, 1), (0, 0)}) == {(1, 5), (0, 0)}
+
+
+@given(
+    st.sets(st.tuples(st.integers(0, 4), st.integers(0, 4))), st.sets(st.tuples(st.integers(0, 4), st.integers(0, 4)))
+)
+def test_grow_diag_is_the_same_in_both_orders(forward: Links, backward: Links) -> None:
+    """Which model is called forward does not matter; a second growing adds nothing."""
+    grown = alignment.grow_diag(forward, backward)
+    assert grown == alignment.grow_diag(backward, forward)
+    assert forward & backward <= grown <= forward | backward
+
+
+def test_word_influence_adds_what_changes_the_pieces() -> None:
+    """A word's log-probability is the sum of its pieces'; the eos belongs to no word."""
+    target = segment(["▁Frie", "den", ",▁x", "</s>"], "de")  # Frieden | , | x
+    found = alignment.word_influence([[1.0, 0.0], [0.5, -1.0], [0.2, 0.4], [9.0, 9.0]], target)
+    np.testing.assert_allclose(found, [[1.5, -1.0], [0.1, 0.2], [0.1, 0.2]])
+
+
+def test_influence_weights_are_the_shares_of_what_helped() -> None:
+    """A word that hurt has none; where no word helped, the row stands on the last column."""
+    weights = alignment.influence_weights(np.array([[3.0, -5.0, 1.0], [-1.0, 0.0, -2.0]]))
+    np.testing.assert_allclose(weights, [[0.75, 0.0, 0.25, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    assert alignment.influence_weights(np.zeros((0, 2))).shape == (0, 3)
+
+
+def test_a_word_without_pieces_has_no_attention() -> None:
+    """Words that somebody else cut out may have lost all their characters."""
+    target = share_out(["▁a", "</s>"], [(0, 1), (1, 1)])
+    source = segment(["▁x", "</s>"], "en")
+    np.testing.assert_allclose(alignment.word_attention([[0.5, 0.5], [0, 1]], source, target), [[0.5, 0.5], [0, 0]])
+
+
+def test_random_links_by_hand() -> None:
+    """Two target words drawn from four source words: a quarter of each gold link is found on average."""
+    gold = [parse_gold("0-0 1-1 2-1-P"), parse_gold("")]
+    counts = alignment.random_link_counts([(2, 4), (3, 0)], gold)
+    np.testing.assert_allclose(counts, [[2, 2, 0.5, 0.75], [0, 0, 0, 0]])
+    quality = alignment.quality(counts.sum(axis=0))
+    assert quality == {"precision": 0.375, "recall": 0.25, "aer": pytest.approx(1 - 1.25 / 4)}
