@@ -48,7 +48,7 @@ class Server:
 
     def raw(self, content: bytes, *, end: bool = False) -> tuple[int, dict[str, str], bytes]:
         """Send bytes, answer with status, headers and body; `end` closes our side after sending."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
             connection.sendall(content)
             if end:
                 connection.shutdown(socket.SHUT_WR)
@@ -115,13 +115,13 @@ def serving(model: Path, log: Path, *options: str) -> Iterator[Server]:
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(30)
+                process.wait(60)
             process.kill()
             process.communicate()
     assert "Traceback" not in log.read_text(), log.read_text()
 
 
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 150.0) -> None:
     """Wait for something to become true."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -59,7 +59,7 @@ def server(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 def impatient(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server without attention, with room for few and time for little."""
     log = tmp_path_factory.mktemp("log") / "log"
-    with serving(bundles["none"], log, "--max-queue", "3", "--max-batch", "1", "--timeout", "2") as running:
+    with serving(bundles["none"], log, "--max-queue", "3", "--max-batch", "1", "--timeout", "4") as running:
         yield running
 
 
@@ -228,7 +228,7 @@ def test_html_comes_back_as_text(server: Server) -> None:
 )
 def test_a_slow_client_is_told_and_left(server: Server, begun: bytes) -> None:
     """A request that does not become whole holds a connection for a second, and nobody else."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(begun)
         for _ in range(3):
             assert server.translate("猫").status_code == 200
@@ -240,7 +240,7 @@ def test_a_slow_client_is_told_and_left(server: Server, begun: bytes) -> None:
 def test_a_connection_serves_many_requests(server: Server) -> None:
     """With refusals, unread bodies and pauses longer than a request may take in between, nothing gets out of step."""
     body = json.dumps({"source": ["猫"]}).encode()
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         for request, expected in [
             (post(body), 200),
             (post(b"x" * 99_999, path="/no"), 404),
@@ -264,13 +264,13 @@ def test_a_full_queue_sheds_and_late_answers_are_given_up(impatient: Server) -> 
         until(lambda: impatient.health()["waiting"] == 3)
         begin = time.monotonic()
         refused = impatient.translate("猫")
-        assert time.monotonic() - begin < 1.5
+        assert time.monotonic() - begin < 3
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) >= 1
         assert "3 sentences are waiting" in error_of(refused.content)
         for answer in waiting:
             assert answer.result().status_code == 504
-            assert "within 2 seconds" in error_of(answer.result().content)
+            assert "within 4 seconds" in error_of(answer.result().content)
         assert impatient.health()["waiting"] == 0
     until(lambda: impatient.health()["status"] == "ok" and impatient.model_process().pid != old)
     assert impatient.translate("猫").status_code == 200
@@ -351,8 +351,8 @@ def test_it_ends_when_running_requests_are_answered(bundles: dict[str, Path], tm
         for process in models:
             process.send_signal(signal.SIGCONT)
         assert answer.result().status_code == 200
-        assert server.process.wait(30) == 0
-        assert psutil.wait_procs(family, timeout=10)[1] == []
+        assert server.process.wait(60) == 0
+        assert psutil.wait_procs(family, timeout=60)[1] == []
 
 
 def test_no_process_outlives_a_killed_server(bundles: dict[str, Path], tmp_path: Path) -> None:
@@ -360,14 +360,14 @@ def test_no_process_outlives_a_killed_server(bundles: dict[str, Path], tmp_path:
     with serving(bundles["additive"], tmp_path / "log") as server:
         model = server.model_process()
         server.process.kill()
-        model.wait(10)
+        model.wait(60)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`nmt serve` where it is to fail."""
     return subprocess.run(
         [sys.executable, "-m", "nmt", "serve", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
 
 

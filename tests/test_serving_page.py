@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.xdist_group("serving"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
 ]
+expect.set_options(timeout=60_000)
 LINE = "她有3只猫和2条狗。"
 
 
