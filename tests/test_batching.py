@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.batching import NONE, ParallelText, TokenStore, join_at_random, pad
+from nmt.batching import NONE, ParallelText, TokenStore, join_at_random, pad, similar_shapes
 from nmt.config import Joining
 from nmt.errors import UserError
 from nmt.subwords import BOS, EOS, PAD
@@ -133,3 +133,20 @@ def test_batch_counts_real_tokens(tmp_path: Path) -> None:
         assert batch.target_tokens == int((batch.outputs_BT != PAD).sum())
         framed = batch.outputs_BT[:, :-1].masked_fill(batch.outputs_BT[:, :-1] == EOS, PAD)
         assert torch.equal(batch.inputs_BT[:, 1:], framed)
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=60),
+    sentences=st.integers(1, 9),
+    cells=st.integers(1, 5000),
+)
+def test_similar_shapes_hold_everything_once_within_their_limits(
+    shapes: list[tuple[int, int]], sentences: int, cells: int
+) -> None:
+    """Neither too many sentences nor too many padded cells, unless one sentence is too large by itself."""
+    batches = list(similar_shapes(shapes, sentences, cells))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(shapes)))
+    for batch in batches:
+        height, width = (max(shapes[i][side] for i in batch) for side in (0, 1))
+        assert len(batch) <= sentences
+        assert len(batch) == 1 or len(batch) * height * width <= cells

@@ -19,10 +19,13 @@ BY_LENGTH = [
 ]
 JOINED = [{"joined": size, "sentences": 9, "bleu": 25.0 - size, "low": 19.0, "high": 26.0} for size in (1, 2, 3)]
 
+DOTS = {name: {"uniform": (0.5, 0.4, 0.6), "t+1": (0.7, 0.7, 0.8)} for name in ("plain", "大")}
+
 FIGURES: dict[str, Callable[[Path], None]] = {
     "heatmap": lambda path: heatmap(path, "你好 ， 贝多芬 </s>"),
     "curves": lambda path: plots.curves(path, [Series("plain", [1, 2], [3.0, 2.0])], "Loss", "epoch", "nats"),
     "bleu_by_length": lambda path: plots.bleu_by_length(path, {"plain": BY_LENGTH, "大": BY_LENGTH}, "BLEU", "words"),
+    "dots": lambda path: plots.dots(path, DOTS, "Links", "error rate"),
     "joined": lambda path: plots.joined(path, {"a": JOINED, "b": JOINED}, {"b": [1.0, 2.0, 4.0]}, "BLEU", "a"),
 }
 

@@ -54,6 +54,7 @@ def write_test_set() -> list[str]:
         for row, text in enumerate(own)
     ]
     files.write_json_lines(paths.prepared_records("test"), records)
+    files.write_lines(paths.prepared_text("train", "target"), [*own[:30], *["the cat"] * 200])
     return own
 
 
@@ -68,6 +69,8 @@ def write_model(variant: str, seed: int, own: list[str]) -> None:
     source, rate = random.Random(f"{variant}{seed}"), NOISE[variant]
     folder = paths.translations(variant, seed)
     files.write_lines(folder / "hypotheses.txt", [garbled(text, rate, source) for text in own])
+    for name in ("uniform", "frozen") if variant == "attention" else ():
+        files.write_lines(folder / f"ablation.{name}.txt", [garbled(text, 0.05, source) for text in own])
     forced = [{"pieces": [*text.split(), "</s>"], "log_probability": -1.5 * (len(text.split()) + 1)} for text in own]
     files.write_json_lines(folder / "references.jsonl", forced)
     records = []
@@ -88,7 +91,10 @@ def write_model(variant: str, seed: int, own: list[str]) -> None:
     files.write_csv(paths.training_report(variant, seed) / "history.csv", history)
     if variant == "attention":
         at = {"t": {"entropy": 1.0 + seed, "lost": None}, "uniform": {"entropy": 2.0}}
-        report = {"seed": seed, "empty": 0.25, "note": "text", "attention": {"hypotheses": at}}
+        rows = [{"method": "erasure argmax", "precision": 0.5, "recall": None, "aer": 0.3, "low": 0.2, "high": 0.4}]
+        rows.append({"method": "nothing", **dict.fromkeys(("precision", "recall", "aer", "low", "high"))})
+        aligned = {"gold": "gold.jsonl", "sentences": 100, "rows": rows}
+        report = {"seed": seed, "empty": 0.25, "note": "text", "attention": {"hypotheses": at}, "alignment": aligned}
         files.write_json(paths.attention_report(variant, seed) / "summary.json", report)
 
 
@@ -167,8 +173,9 @@ def test_same_inputs_same_bytes(reports: dict[str, Any]) -> None:
     compared()
     assert snapshot(paths.SCORES) | snapshot(paths.COMPARISON) == first
     assert not any(str(Path.cwd()).encode() in content for content in first.values())
-    names = "by_length.csv by_length.png comparison.json comparison.md curves.csv curves.png joined.csv joined.png"
-    assert [Path(name).name for name in first if "comparison" in name] == names.split()
+    tables = ("ablations", "alignment", "by_frequency", "by_length", "curves", "joined")
+    names = ["comparison.json", "comparison.md", *(f"{name}.{kind}" for name in tables for kind in ("csv", "png"))]
+    assert [Path(name).name for name in first if "comparison" in name] == sorted(names)
 
 
 def test_comparison_of_two_seeds(reports: dict[str, Any]) -> None:
@@ -189,11 +196,45 @@ def test_comparison_of_two_seeds(reports: dict[str, Any]) -> None:
     assert test["gap"]["slope"]["value"] > 0
     assert test["gap"]["slope"]["p"] < 0.01
     assert comparison["variants"]["attention"]["attention_report"] == {
+        "alignment.sentences": {"mean": 100, "deviation": 0.0},
         "empty": {"mean": 0.25, "deviation": 0.0},
         "attention.hypotheses.t.entropy": {"mean": 2.5, "deviation": pytest.approx(0.707107)},
         "attention.hypotheses.uniform.entropy": {"mean": 2.0, "deviation": 0.0},
     }
     assert plain["attention_report"] == {}
+
+
+def test_recall_ablations_and_alignment(reports: dict[str, Any]) -> None:
+    """Means over seeds of what evaluate and analyze_attention report; recall is tested class by class."""
+    variants, test = reports["variants"], reports["tests"]["attention"]
+    scores = [files.read_json(paths.scores("attention", seed)) for seed in (1, 2)]
+    for name in ("frozen", "uniform"):
+        mean = sum(one["ablations"][name]["bleu"] for one in scores) / 2
+        assert variants["attention"]["ablations"][name]["mean"] == pytest.approx(mean, abs=1e-5)
+        assert mean < variants["attention"]["scores"]["bleu"]["mean"]
+    assert variants["plain"]["ablations"] == {}
+    assert variants["plain"]["alignment"] is None
+    erasure, nothing = variants["attention"]["alignment"]
+    assert erasure["aer"] == {"mean": 0.3, "deviation": 0.0}
+    assert nothing["aer"] is erasure["recall"] is None
+    assert sum(row["words"] for row in variants["plain"]["by_frequency"]) == sum(
+        len(record["references"][0].split()) for record in files.read_json_lines(paths.prepared_records("test"))
+    )
+    recall = [variants[name]["by_frequency"] for name in ("attention", "plain")]
+    for one, other, effect in zip(*recall, test["recall"], strict=True):
+        if one["recall"] is None:
+            assert effect is None
+        else:
+            difference = one["recall"]["mean"] - other["recall"]["mean"]
+            assert effect["value"] == pytest.approx(difference, abs=1e-5)
+            assert effect["low"] <= effect["value"] <= effect["high"]
+    text = files.read_text(paths.COMPARISON / "comparison.md")
+    for title in ("Are rare words recalled?", "Attention disturbed", "Word alignment"):
+        assert f"## {title}" in text
+    assert "| attention | erasure argmax | 0.500 |  | 0.300 |" in text
+    lines = files.read_lines(paths.COMPARISON / "ablations.csv")
+    assert lines[0] == "run,variant,seed,attention,bleu,low,high"
+    assert [line.split(",")[3] for line in lines[1:]] == ["whole", "frozen", "uniform"] * 2
 
 
 def test_comparison_of_one_seed_has_intervals(reports: dict[str, Any]) -> None:
@@ -220,7 +261,7 @@ def test_a_single_variant_is_compared_with_nothing(reports: dict[str, Any]) -> N
     assert comparison["tests"] == {}
     assert comparison["examples"] == []
     text = files.read_text(paths.COMPARISON / "comparison.md")
-    for absent in ("chance", "Joined", "Output and", "Examples"):
+    for absent in ("chance", "Joined", "Output and", "Examples", "disturbed", "Word alignment"):
         assert absent not in text
     assert not (paths.COMPARISON / "joined.png").exists()
 

@@ -10,6 +10,7 @@ from nmt import paths, tracking
 from nmt.errors import UserError
 from nmt.files import read_json_lines, read_lines, read_matrices, write_json_lines, write_lines
 from nmt.stages.translate import consecutive_groups, main
+from nmt.words import segment
 from tests.bundles import SOURCE, TARGET, write_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -30,8 +31,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_lines(paths.prepared_text("test", "source"), sources)
     write_lines(paths.prepared_text("test", "target"), targets)
     records = [
-        {"source": source, "references": [f"raw {target}", "other"]}
-        for source, target in zip(sources, targets, strict=True)
+        {"id": str(i), "source": source, "references": [f"raw {target}", "other"]}
+        for i, (source, target) in enumerate(zip(sources, targets, strict=True))
     ]
     write_json_lines(paths.prepared_records("test"), records)
     write_bundle(paths.bundle("attention", 1), "additive")
@@ -48,8 +49,10 @@ def test_files_belong_together(project: Path) -> None:
     """Texts, pieces and attention of hypotheses and references line by line; without attention no matrices."""
     main("attention", 1)
     folder = paths.translations("attention", 1)
-    texts_only = ["hypotheses.jsonl", "hypotheses.txt", "joined.jsonl", "references.jsonl"]
-    assert sorted(contents(folder)) == sorted([*texts_only, "attention.npz", "references.attention.npz"])
+    influences = [f"{prefix}{name}.npz" for prefix in ("", "references.") for name in ("erasure", "gradient")]
+    every = ["hypotheses.jsonl", "hypotheses.txt", "joined.jsonl", "references.jsonl", *influences]
+    ablations = [f"ablation.{name}.txt" for name in ("frozen", "shifted", "uniform")]
+    assert sorted(contents(folder)) == sorted([*every, *ablations, "attention.npz", "references.attention.npz"])
     texts, records = read_lines(folder / "hypotheses.txt"), read_json_lines(folder / "hypotheses.jsonl")
     assert texts == [record["hypotheses"][0]["text"] for record in records]
     assert [len(record["hypotheses"]) for record in records] == [2] * PAIRS
@@ -63,7 +66,38 @@ def test_files_belong_together(project: Path) -> None:
         assert sum(record["token_log_probabilities"]) == pytest.approx(record["log_probability"])
         assert matrix.shape == (len(record["pieces"]), len(record["source_pieces"]))
     main("plain", 1)
-    assert sorted(contents(paths.translations("plain", 1))) == texts_only
+    assert sorted(contents(paths.translations("plain", 1))) == sorted(every)
+
+
+@pytest.mark.parametrize("variant", ["plain", "attention"])
+def test_influence_is_of_source_words(project: Path, variant: str) -> None:
+    """Pieces by words, for every best hypothesis, and for the references with gold links alone."""
+    gold = [{"id": name, "sure": [], "possible": []} for name in ("1", "4")]
+    write_json_lines(paths.gold_links("tatoeba-zh-en"), gold)
+    main(variant, 1)
+    folder = paths.translations(variant, 1)
+    records = read_json_lines(folder / "hypotheses.jsonl")
+    words = [len(segment(record["source_pieces"], "zh").words) for record in records]
+    best = [(len(record["hypotheses"][0]["pieces"]), count) for record, count in zip(records, words, strict=True)]
+    references = read_json_lines(folder / "references.jsonl")
+    forced = [
+        (len(record["pieces"]), count) if row in (1, 4) else (0, 0)
+        for row, (record, count) in enumerate(zip(references, words, strict=True))
+    ]
+    for name in ("erasure", "gradient"):
+        assert [matrix.shape for matrix in read_matrices(folder / f"{name}.npz")] == best
+        assert [matrix.shape for matrix in read_matrices(folder / f"references.{name}.npz")] == forced
+    assert max(abs(matrix).max() for matrix in read_matrices(folder / "erasure.npz")) > 0.01
+
+
+def test_ablations_are_whole_translations(project: Path) -> None:
+    """A line for each sentence; they differ from each other and from the model as it is."""
+    main("attention", 1)
+    folder = paths.translations("attention", 1)
+    names = ["hypotheses", "ablation.uniform", "ablation.shifted", "ablation.frozen"]
+    texts = [read_lines(folder / f"{name}.txt") for name in names]
+    assert [len(lines) for lines in texts] == [PAIRS] * 4
+    assert len({tuple(lines) for lines in texts}) > 1
 
 
 def test_joined_groups_are_consecutive(project: Path) -> None:

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt import translator as module
 from nmt.config import load_params
 from nmt.decoding import Decoding
 from nmt.errors import UserError
@@ -297,20 +296,3 @@ def test_decoding_settings_come_from_params_the_bundle_or_nowhere(bundles: dict[
         Translator.load(tmp_path)
     assert BEAM.changed(2, None).n_best == 2
     assert BEAM.changed(None, 1) == BEAM.model_copy(update={"n_best": 1})
-
-
-@given(
-    shapes=st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=60),
-    sentences=st.integers(1, 9),
-    cells=st.integers(1, 5000),
-)
-def test_batches_hold_everything_once_within_their_limits(
-    shapes: list[tuple[int, int]], sentences: int, cells: int
-) -> None:
-    """Neither too many sentences nor too many padded cells, unless one sentence is too large by itself."""
-    batches = list(module._batches(shapes, sentences, cells))
-    assert sorted(i for batch in batches for i in batch) == list(range(len(shapes)))
-    for batch in batches:
-        height, width = (max(shapes[i][side] for i in batch) for side in (0, 1))
-        assert len(batch) <= sentences
-        assert len(batch) == 1 or len(batch) * height * width <= cells

@@ -138,6 +138,10 @@ def gold_pairs(decoded: Decodings, records: Records, corpus: Corpus, forms: Unic
     found = []
     for pair, record in zip(decoded.pairs, records, strict=True):
         if record["id"] in labelled:
+            if not pair.influences:
+                raise UserError(
+                    f"nothing was measured of {record['id']}, which has gold links; run `dvc repro translate`"
+                )
             source = Side(record["source"], corpus.source, forms.source, pair.source)
             target = Side(record["references"][0], corpus.target, forms.target, pair.target)
             found.append((pair, word_links(labelled[record["id"]], source, target)))
