@@ -91,6 +91,7 @@ def write_model(variant: str, hypotheses: list[str]) -> None:
     files.write_json(training / "summary.json", counts | losses)
     files.write_csv(training / "history.csv", [{"epoch": n, "updates": n, "dev_loss": 4 - n / 2} for n in (1, 2, 3)])
     files.write_json(analysis / "summary.json", summary(variant))
+    files.write_csv(analysis / "suspects.csv", suspects(variant))
     files.write_json_lines(analysis / "words.jsonl", [words(variant, row, text) for row, text in enumerate(hypotheses)])
 
 
@@ -107,6 +108,11 @@ def summary(variant: str) -> dict[str, Any]:
         "alignment": {"gold": "by hand", "sentences": 9, "rows": rows},
         "influence": {"hypotheses": influence, "references": {}},
     }
+
+
+def suspects(variant: str) -> list[dict[str, str]]:
+    """Two sentences worth reading; attention is lost in one of them."""
+    return [{"id": "9-509", "both_fail": "yes" if variant == "attention" else ""}, {"id": "8-508", "both_fail": ""}]
 
 
 def aligned(method: str, aer: float) -> dict[str, Any]:

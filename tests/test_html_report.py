@@ -165,8 +165,8 @@ def test_the_weave_takes_the_first_sentence_that_fits(page: str) -> None:
         {"id": name, "source": list("甲乙丙丁"), "target": list("abcd"), "attention": matrix.tolist()}
         for name, matrix in (("straight", straight), ("crossed", crossed), ("again", crossed))
     ]
-    model = Shown("attention", "additive", ["a b c d"] * 3, lines)
-    plain = Shown("plain", "none", ["a b c d"] * 3, [line | {"attention": None} for line in lines])
+    model = Shown("attention", "additive", ["a b c d"] * 3, lines, set())
+    plain = Shown("plain", "none", ["a b c d"] * 3, [line | {"attention": None} for line in lines], set())
     found = weave([plain, model], 3)
     assert found is not None
     assert (found.id, found.model) == ("crossed", "attention")

@@ -133,6 +133,16 @@ def test_sorting_by_length_and_by_lead(page: Page) -> None:
     assert len(listed(page)) == 40
 
 
+def test_what_is_worth_reading_can_come_first(page: Page) -> None:
+    """Sentences in which looks and translation both fail; a model that has none of them offers no such order."""
+    sort = page.get_by_role("combobox", name="Sort by")
+    assert [label for label in sort.get_by_role("option").all_text_contents() if "both fail" in label] == [
+        "first where looks and translation both fail, attention"
+    ]
+    sort.select_option("first where looks and translation both fail, attention")
+    assert listed(page)[:2] == [source(9), source(0)]
+
+
 def test_a_word_under_the_pointer_shows_what_it_looked_at(page: Page) -> None:
     """Shares as numbers and strength of colour, what erasing costs, the row of each heatmap; then all is quiet."""
     assert looks(page) == [""] * 8

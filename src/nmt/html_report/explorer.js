@@ -65,15 +65,19 @@
       { label: `Length in ${report.unit}`, value: (sentence) => sentence.length },
     ];
     const measures = [
-      ["chrf", "chrF", 1],
-      ["score", "log-probability per piece", 1],
-      ["entropy", "entropy of its looks", -1],
+      ["chrf", "chrF"],
+      ["score", "score"],
+      ["entropy", "entropy of its looks"],
     ];
     models.forEach((model, m) => {
       for (const [key, name] of measures) {
         if (sentences.some((sentence) => key in sentence.models[m])) {
           found.push({ label: `${name}, ${model.name}`, value: (sentence) => sentence.models[m][key] });
         }
+      }
+      if (sentences.some((sentence) => sentence.models[m].lost)) {
+        const value = (sentence) => (sentence.models[m].lost ? 0 : 1);
+        found.push({ label: `first where looks and translation both fail, ${model.name}`, value });
       }
     });
     const baseline = models.findIndex((model) => model.name === report.baseline);
@@ -237,7 +241,7 @@
     const { text, chrf, score, entropy } = sentence.models[m];
     const facts = [];
     if (chrf !== undefined) facts.push(`chrF ${chrf.toFixed(1)}`);
-    if (score !== undefined) facts.push(`log-probability per piece ${score.toFixed(2).replace("-", "−")}`);
+    if (score !== undefined) facts.push(`score ${score.toFixed(2).replace("-", "−")}`);
     if (entropy !== undefined) facts.push(`entropy ${entropy.toFixed(2)} nats`);
     return make(
       "div",

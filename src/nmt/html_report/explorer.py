@@ -1,7 +1,7 @@
 """What the page's explorer shows: test sentences, translations, and the matrices behind them in few bytes."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ class Shown:
     """Which kind; `none` for a model without."""
     hypotheses: Sequence[str]
     words: Sequence[Words]
+    lost: Set[str]
+    """Ids of sentences whose attention is spread most and whose translation is bad."""
 
 
 def explorer(sentences: Sentences, models: Sequence[Shown], language: str, at_most: int) -> dict[str, Any]:
@@ -75,7 +77,8 @@ def translation(model: Shown, row: int) -> dict[str, Any]:
     if words["attention"] is not None:
         packed["attention"] = pack_shares(words["attention"])
     numbers = {key: words[key] for key in ("score", "chrf", "entropy") if words[key] is not None}
-    return {"text": model.hypotheses[row], "words": words["target"], **numbers, **packed}
+    lost = {"lost": True} if words["id"] in model.lost else {}
+    return {"text": model.hypotheses[row], "words": words["target"], **numbers, **lost, **packed}
 
 
 def pack_shares(matrix: npt.ArrayLike) -> str:

@@ -42,9 +42,11 @@ def main() -> None:
 
 def read_shown(variant: str, attention: str, seed: int) -> Shown:
     """Read one model's translations and what lies behind their words."""
-    words = present(paths.attention_report(variant, seed) / "words.jsonl", stage_of("analyze_attention", variant, seed))
+    report, analysis = paths.attention_report(variant, seed), stage_of("analyze_attention", variant, seed)
     hypotheses = present(paths.translations(variant, seed) / "hypotheses.txt", stage_of("translate", variant, seed))
-    return Shown(variant, attention, read_lines(hypotheses), read_json_lines(words))
+    words, suspects = (present(report / name, analysis) for name in ("words.jsonl", "suspects.csv"))
+    lost = {row["id"] for row in read_csv(read_text(suspects)) if row["both_fail"]}
+    return Shown(variant, attention, read_lines(hypotheses), read_json_lines(words), lost)
 
 
 if __name__ == "__main__":
