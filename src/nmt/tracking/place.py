@@ -19,7 +19,7 @@ from nmt import paths
 from nmt.errors import UserError
 
 PROBE_SECONDS = 2.0
-LOCK_SECONDS = 60.0
+LOCK_SECONDS = 300.0
 _QUESTION = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
 _SQLITE = "sqlite:///"
 _PASSWORD = re.compile(r"//[^/@]*@")

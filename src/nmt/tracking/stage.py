@@ -119,9 +119,10 @@ def _end(sender: "subprocess.Popen[bytes] | None", farewell: bytes, seconds: flo
             _wait(sender, seconds)
         except (UserError, OSError) as error:
             log.warning("tracking: %s; `nmt publish` makes it good", error)
+        else:
+            _relay(sender.stdout.read().decode("utf-8", "replace"))
         finally:
             sender.kill()
-            _relay(sender.stdout.read().decode("utf-8", "replace"))
 
 
 def _wait(sender: "subprocess.Popen[bytes]", seconds: float) -> None:
