@@ -114,7 +114,7 @@ def test_a_run_of_the_workspace_is_reproduced(published: Project, tmp_path: Path
     code = stage.read_text().replace(
         '"sentences": len(sentences),', '"sentences": len(sentences),\n        "n": LENGTH,'
     )
-    imported = "from nmt.files import write_json\n"
+    imported = "from nmt.stages.runner import run_for_model\n"
     stage.write_text(code.replace(imported, f"{imported}from nmt.novelty import LENGTH\n"))
     project.dvc("exp", "run", "--name", "here", "--set-param", "translate.beam_size=3")
     wanted = result_id(project, "plain")
@@ -130,7 +130,7 @@ def test_a_run_of_the_workspace_is_reproduced(published: Project, tmp_path: Path
 
     edit_yaml(artifact(project, f"plain-{wanted[:8]}", "params.yaml"), {"translate.length_penalty": 0.1})
     output = project.nmt("reproduce", f"plain-{wanted[:8]}", "--folder", str(tmp_path / "kept"), status=1)
-    differing = output.splitlines()[-1]
+    differing = next(line for line in output.splitlines() if line.startswith("differs: "))
     assert differing.startswith("differs: reports/translations/plain/1, ")
     assert "reports/scores/plain/1.json" in differing
     assert "models" not in differing

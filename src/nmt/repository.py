@@ -16,14 +16,21 @@ def git(*arguments: str, folder: Path | None = None, stdin: bytes | None = None)
     return _output(["git", "-c", "color.ui=false", *arguments], "git", arguments, folder, stdin)
 
 
-def dvc(*arguments: str, folder: Path | None = None, environment: dict[str, str] | None = None) -> str:
+def dvc(*arguments: str, folder: Path | None = None) -> str:
     """Call the DVC of this Python and return what it printed; a failure is a UserError with DVC's own last line."""
-    return _output([sys.executable, "-m", "dvc", *arguments], "dvc", arguments, folder, None, environment)
+    return _output([sys.executable, "-m", "dvc", *arguments], "dvc", arguments, folder, None)
+
+
+def show_dvc(*arguments: str, folder: Path, environment: dict[str, str]) -> None:
+    """Call DVC and let the user watch, on standard error: it may take as long as a training."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    if subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr, check=False).returncode:
+        raise UserError(f"`dvc {' '.join(arguments)}` failed in {folder}; its messages are above")
 
 
 def has(*arguments: str, folder: Path | None = None) -> bool:
     """Whether a call of git succeeds."""
-    return _call(["git", *arguments], folder, None, None).returncode == 0
+    return _call(["git", *arguments], folder, None).returncode == 0
 
 
 def stage_environment() -> dict[str, str]:
@@ -43,18 +50,15 @@ def _output(
     arguments: tuple[str, ...],
     folder: Path | None,
     stdin: bytes | None,
-    environment: dict[str, str] | None = None,
 ) -> str:
-    done = _call(command, folder, stdin, environment)
+    done = _call(command, folder, stdin)
     if done.returncode:
         said = last_line(done.stderr.decode("utf-8", "replace") or done.stdout.decode("utf-8", "replace"))
         raise UserError(f"`{tool} {' '.join(arguments)}` failed: {said}")
     return done.stdout.decode("utf-8", "surrogateescape")
 
 
-def _call(
-    command: list[str], folder: Path | None, stdin: bytes | None, environment: dict[str, str] | None
-) -> "subprocess.CompletedProcess[bytes]":
+def _call(command: list[str], folder: Path | None, stdin: bytes | None) -> "subprocess.CompletedProcess[bytes]":
     """Run a command and keep what it prints.
 
     In files: a process that it leaves behind, such as a worker of DVC's queue, would hold a pipe open for hours.
@@ -65,7 +69,7 @@ def _call(
             done = subprocess.run(
                 command,
                 cwd=folder,
-                env=environment or stage_environment(),
+                env=stage_environment(),
                 stdout=printed,
                 stderr=complained,
                 check=False,

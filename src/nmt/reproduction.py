@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from nmt import files, lockfile, paths
 from nmt.errors import UserError
 from nmt.lockfile import Outputs
-from nmt.repository import dvc, git, has, stage_environment
+from nmt.repository import dvc, git, has, show_dvc, stage_environment
 
 _FIRST_STAGE = "fetch"
 # Settings of another run must not leak in.
@@ -50,7 +50,7 @@ def reproduce(origin: Origin, folder: Path) -> tuple[Outputs, list[str]]:
     _reuse_corpus(recorded, folder)
     targets = lockfile.model_stages(recorded, origin.variant, origin.seed)
     print(f"reproducing {origin.name} in {folder}: {', '.join(targets)} and what comes before", file=sys.stderr)
-    dvc("repro", *targets, folder=folder, environment=_environment())
+    show_dvc("repro", *targets, folder=folder, environment=_environment())
     made = lockfile.outputs(lockfile.parse(files.read_text(folder / paths.LOCK)))
     return made, differing(lockfile.outputs(recorded), made)
 
