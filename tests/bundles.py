@@ -14,9 +14,10 @@ SOURCE = ["我喜欢吃苹果。", "你今天好吗?", "他们在学校学习汉
 TARGET = ["I like eating apples.", "How are you today?", "They study Chinese at school.", "Let us go to the park!"] * 20
 
 
-def write_bundle(folder: Path, attention: str) -> Path:
+def write_bundle(folder: Path, attention: str, languages: tuple[str, str] = ("zh", "en")) -> Path:
     """Save a tiny model with subword models of its own; its weights are large, so that its choices are clear."""
-    sides = {"source": SOURCE, "target": TARGET}
+    texts = {"zh": SOURCE, "en": TARGET}
+    sides = {side: texts[language] for side, language in zip(("source", "target"), languages, strict=True)}
     for side, lines in sides.items():
         content = train_subwords(lines, kind="unigram", size=330, character_coverage=1.0, spaced=True)
         write_bytes(folder.parent / f"{side}.model", content)
@@ -32,7 +33,7 @@ def write_bundle(folder: Path, attention: str) -> Path:
             "attention": attention,
             "model": model.settings,
             "vocabulary": sizes,
-            "languages": {"source": "zh", "target": "en"},
+            "languages": {"source": languages[0], "target": languages[1]},
             "unicode": UnicodeForms(source="NFKC", target="NFC"),
             "tokenizer_sha256": {side: sha256(path) for side, path in subword_models.items()},
         }
