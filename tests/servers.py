@@ -153,10 +153,10 @@ def _answers(address: str) -> bool:
 
 
 def _has_database(address: str) -> bool:
-    import psycopg2
+    import psycopg
 
     try:
-        psycopg2.connect(address).close()
-    except psycopg2.OperationalError:
+        psycopg.connect(address).close()
+    except psycopg.OperationalError:
         return False
     return True

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ def untrained(small_project: Project, tmp_path_factory: pytest.TempPathFactory) 
     project = small_project.copy(tmp_path_factory.mktemp("untrained") / "project")
     project.set_params({"train.max_epochs": EPOCHS, "train.patience": EPOCHS})
     (project.folder / "mlflow.db").unlink()
+    shutil.rmtree(project.folder / ".nmt")
     return project
 
 
@@ -38,9 +40,8 @@ def _server(folder: Path) -> Server:
 
 def _spooled(project: Project) -> list[dict[str, float]]:
     """The lines of the spool that are whole."""
-    files = list(project.folder.glob(".nmt/live/*.jsonl"))
-    lines = files[0].read_text().split("\n")[:-1] if files else []
-    return [json.loads(line) for line in lines]
+    texts = [spool.read_text() for spool in project.folder.glob(".nmt/live/*.jsonl")]
+    return [json.loads(line) for text in texts for line in text.split("\n")[:-1]]
 
 
 def _before(project: Project, client: MlflowClient) -> bool:

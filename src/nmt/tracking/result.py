@@ -63,9 +63,12 @@ class Result:
 
     @cached_property
     def attention_summary(self) -> dict[str, Any] | None:
-        """The attention's statistics over the translations that lie on disk now, or None."""
+        """The attention's statistics over this very result's translations, or None.
+
+        Translations do not say whose they are: it is the scores that tell that they are not another result's.
+        """
         translations = paths.translations(self.variant, self.seed) / "hypotheses.jsonl"
-        if not translations.exists():
+        if self.scores is None or not translations.exists():
             return None
         return _read_if_of(self.attention_report / "summary.json", hypotheses_sha256=files.sha256(translations))
 
