@@ -5,6 +5,8 @@
 Needs wrk (Debian and Ubuntu: apt install wrk). For each number of workers a server of its own starts at a free port of
 127.0.0.1; so many clients at a time send it test sentences, one a request, each the next one once it has its answer,
 over connections that stay open. Answers hold the attention, as for the page. Server and clients share the cores.
+
+Before each server, the same model translates without one, a sentence or a full batch at a time: what there is to reach.
 """
 
 import argparse
@@ -23,13 +25,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nmt import paths
 from nmt.config import load_params
+from nmt.decoding import Decoding
 from nmt.errors import UserError
 from nmt.files import read_lines, write_lines, write_text
+from nmt.serving.worker import Search, translate
+from nmt.translator import Translator
 
 CLIENTS = (1, 8, 64)
 BEAMS = (1, 5)
+BATCH = 32
+"""As of `nmt serve --max-batch`."""
 WRK = """
 local bodies, place = {}, 0
 function init(arguments)
@@ -63,6 +72,21 @@ def server(model: Path, workers: int) -> Iterator[str]:
             process.terminate()
 
 
+def without_server(translator: Translator, lines: list[str], beam: int, together: int, seconds: int) -> str:
+    """A line of the table: batch after batch from text to words, as a worker does it."""
+    search, times = Search(beam, n_best=1, attention=True), []
+    translate(translator, lines[:together], search)  # the first one loads dictionaries
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        begin = time.perf_counter()
+        place = len(times) * together % len(lines)
+        translate(translator, lines[place : place + together], search)
+        times.append(time.perf_counter() - begin)
+    result = {"requests": len(times) * together, "microseconds": sum(times) * 1e6, "together": together, "wrong": 0}
+    p50, p99 = np.percentile(times, [50, 99]) * 1e6
+    return row("none", beam, 1, result | {"p50": p50, "p99": p99})
+
+
 def health(address: str) -> dict[str, Any]:
     """Counts since the server's start, when nothing is left of what went before."""
     while True:
@@ -84,7 +108,7 @@ def load(address: str, clients: int, seconds: int, script: Path, bodies: Path) -
     return result
 
 
-def row(workers: int, beam: int, clients: int, result: dict[str, Any]) -> str:
+def row(workers: int | str, beam: int, clients: int, result: dict[str, Any]) -> str:
     """A line of the table."""
     speed = result["requests"] / result["microseconds"] * 1e6
     search = "greedy" if beam == 1 else f"beam {beam}"
@@ -104,12 +128,15 @@ def main() -> None:
     if shutil.which("wrk") is None:
         raise UserError("wrk is not installed; on Debian and Ubuntu: apt install wrk")
     lines = read_lines(paths.prepared_text("test", "source"))
+    translator = Translator.load(arguments.model, Decoding.of(load_params().translate), device="cpu", threads=1)
     print("| workers | search | clients | sentences/s | p50, ms | p99, ms | sentences a batch | errors |")
     print("|--:|---|--:|--:|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as folder:
         script, bodies = Path(folder) / "wrk.lua", Path(folder) / "bodies"
         write_text(script, WRK)
         for workers in arguments.workers:
+            for beam, together in itertools.product(BEAMS, (1, BATCH)):
+                print(without_server(translator, lines, beam, together, arguments.seconds), flush=True)
             with server(arguments.model, workers) as address:
                 for beam, clients in itertools.product(BEAMS, CLIENTS):
                     write_lines(bodies, (json.dumps({"source": [line], "beam_size": beam}) for line in lines))

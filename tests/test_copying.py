@@ -1,7 +1,7 @@
 """Known answers for the analysis: a model that copies must look at, and depend on, the token that it copies.
 
-The vocabulary is large on purpose. Of ten symbols a decoder can read a whole string out of a mean of its states, and has
-no need to look anywhere; of a hundred it cannot.
+The vocabulary is large on purpose. Of ten symbols a decoder can read a whole string out of a mean of its states, and
+has no need to look anywhere; of a hundred it cannot.
 """
 
 from pathlib import Path

@@ -136,7 +136,7 @@ def _work(model: Model, pipe: _Pipe) -> None:
     with contextlib.suppress(EOFError, OSError):
         try:
             translator = model.load()
-            _answers(translator, ["1"], Search(beam_size=1, n_best=1, attention=True))  # loads dictionaries
+            translate(translator, ["1"], Search(beam_size=1, n_best=1, attention=True))  # loads dictionaries
             pipe.send(describe(model.folder, translator))
         except UserError as error:
             pipe.send(Failure(str(error)))
@@ -162,7 +162,7 @@ def describe(folder: Path, translator: "Translator") -> dict[str, Any]:
 def _attempt(translator: "Translator", sources: list[str], search: Search) -> list[Answer | Failure]:
     """Answers; where a batch fails, each source is tried alone, so that one does not take the others with it."""
     try:
-        return [*_answers(translator, sources, search)]
+        return [*translate(translator, sources, search)]
     except Exception as error:
         if len(sources) > 1:
             return [one for source in sources for one in _attempt(translator, [source], search)]
@@ -172,7 +172,8 @@ def _attempt(translator: "Translator", sources: list[str], search: Search) -> li
         return [Failure("this cannot be translated: an error of the program, which is in its log")]
 
 
-def _answers(translator: "Translator", sources: list[str], search: Search) -> list[Answer]:
+def translate(translator: "Translator", sources: list[str], search: Search) -> list[Answer]:
+    """What goes out for each source."""
     from nmt.serving.answers import answer, to_json  # not above: it imports torch, which the parent can do without
 
     languages = translator.bundle.config.languages
