@@ -164,7 +164,7 @@ def ablations(comparison: Mapping[str, Any]) -> str:
 
 
 def alignment(comparison: Mapping[str, Any]) -> str:
-    """Return the quality of word links against hand-made ones."""
+    """Return the quality of word links against labelled ones."""
     rows = [
         [
             name,
@@ -180,7 +180,7 @@ def alignment(comparison: Mapping[str, Any]) -> str:
     sentences = next(v["alignment"][0]["sentences"] for v in comparison["variants"].values() if v["alignment"])
     text = (
         f"Word links of {whole(sentences)} test sentences, read while the model writes the reference, against "
-        "hand-made ones (Och & Ney 2003; lower is better). docs/attention.md says how each is read."
+        "labelled ones (Och & Ney 2003; lower is better). docs/attention.md says how each is read."
     )
     header = ["variant", "read from", "precision", "recall", "alignment error rate"]
     figure = "![Alignment error rates](alignment.png)"

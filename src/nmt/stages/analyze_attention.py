@@ -165,7 +165,7 @@ def draw_alignment(path: Path, aligned: dict[str, Any] | None, variant: str) -> 
         rates = {
             row["method"]: (row["aer"], row["low"], row["high"]) for row in aligned["rows"] if row["aer"] is not None
         }
-        plots.dots(path, {variant: rates}, f"Word links of {variant} against hand-made ones", "alignment error rate")
+        plots.dots(path, {variant: rates}, f"Word links of {variant} against labelled ones", "alignment error rate")
 
 
 def text_summary(decodings: dict[str, Decodings]) -> dict[str, object]:

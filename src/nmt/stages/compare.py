@@ -85,7 +85,7 @@ def draw_words(folder: Path, compared: Mapping[str, Any]) -> None:
         if variant["alignment"]
     }
     if aligned:
-        plots.dots(folder / "alignment.png", aligned, "Word links against hand-made ones", "alignment error rate")
+        plots.dots(folder / "alignment.png", aligned, "Word links against labelled ones", "alignment error rate")
 
 
 def bar(measure: Mapping[str, Any]) -> tuple[float, float, float]:
