@@ -1,7 +1,7 @@
 """Known answers for the analysis: a model that copies must look at, and depend on, the token that it copies.
 
-The vocabulary is large on purpose. Of ten symbols a decoder can read a whole string out of a mean of its states, and
-has no need to look anywhere; of a hundred it cannot.
+The vocabulary is large on purpose. Of ten symbols a decoder can read a whole string out of a mean of the encoder's
+states, and has no need to look anywhere; of a hundred it cannot.
 """
 
 from pathlib import Path
@@ -131,10 +131,13 @@ def bleu(model: Seq2Seq) -> float:
 
 
 def test_disturbed_attention_hurts(model: Seq2Seq) -> None:
-    """Whole, it copies; with each disturbance hardly anything is right; afterwards it copies again."""
+    """Whole, it copies; with each disturbance BLEU falls by more than half; afterwards it copies again.
+
+    Shifted weights give strings that are shifted, too, and still have many n-grams right; without looking, few are.
+    """
     whole = bleu(model)
     assert whole > 95.0
     for name in ABLATIONS:
         with ablated(model, name):
-            assert bleu(model) < 20.0, name
+            assert bleu(model) < (50.0 if name == "shifted" else 20.0), name
     assert bleu(model) == whole
