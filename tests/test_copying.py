@@ -50,7 +50,6 @@ TRAIN = {
     "label_smoothing": 0.0,
     "average_decay": 0.99,
     "patience": 8,
-    "checkpoint_seconds": 1000.0,
 }
 
 

@@ -272,7 +272,7 @@ def test_a_queued_experiment_runs_its_own_code(small_project: Project, tmp_path:
     with sqlite3.connect(project.folder / "mlflow.db") as database:
         tags = database.execute("select 1 from tags where (key, value) = ('DVC_EXP_NAME', 'queued')").fetchall()
     database.close()
-    assert len(tags) == 3  # both models and their comparison
+    assert len(tags) == 4  # both models, their comparison, and the one that it became when the mark was added
 
 
 def wait_for_queue(project: Project) -> str:

