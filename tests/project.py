@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -75,8 +76,19 @@ class Project:
         return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")}
 
     def copy(self, folder: Path) -> "Project":
-        """A copy, cache and history included, that a test may change."""
-        return Project(Path(shutil.copytree(self.folder, folder, symlinks=True)))
+        """A copy, cache, history and MLflow store included, that a test may change."""
+        copied = Project(Path(shutil.copytree(self.folder, folder, symlinks=True)))
+        copied._move_store(self.folder)
+        return copied
+
+    def _move_store(self, old: Path) -> None:
+        """MLflow remembers where artifacts lie by absolute paths: else the copy would write into the original."""
+        if not (self.folder / "mlflow.db").exists():
+            return
+        with sqlite3.connect(self.folder / "mlflow.db") as database:
+            for table, column in _ARTIFACT_PATHS:
+                database.execute(f"update {table} set {column} = replace({column}, ?, ?)", (str(old), str(self.folder)))
+        database.close()
 
     def set_params(self, values: Mapping[str, object]) -> None:
         """Write dotted keys into params.yaml; comments stay."""
@@ -175,6 +187,15 @@ def write_local_corpus(folder: Path, pairs: list[tuple[str, str]]) -> None:
     entry["languages"] = entry["layout"]["columns"] = ["de", "en"]
     entry["files"]["local.tsv"]["sha256"] = hashlib.sha256(text).hexdigest()
     edit_yaml(folder / "data" / "corpora.yaml", {"local": entry})
+
+
+_ARTIFACT_PATHS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 
 
 def copy_sources(folder: Path) -> None:
