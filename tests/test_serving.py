@@ -253,6 +253,13 @@ def test_a_connection_serves_many_requests(server: Server) -> None:
         assert answer_of(connection)[0] == 200
 
 
+def test_an_answer_does_not_wait_for_acknowledgements(server: Server) -> None:
+    """The quickest of many answers on one connection takes less than the 40 ms of a delayed acknowledgement."""
+    with server.client() as client:
+        times = [client.get("/version").elapsed.total_seconds() for _ in range(20)]
+    assert min(times) < 0.03
+
+
 def test_a_full_queue_sheds_and_late_answers_are_given_up(impatient: Server) -> None:
     """503 with Retry-After at once; 504 after the time limit; a process that hangs is replaced, and all is well."""
     old = impatient.model_process().pid
