@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nmt.config import Runtime
-from nmt.model.recurrence import run_attended
+from nmt.model.recurrence import Layer, run_attended
 from nmt.runtime import PRODUCTS, resolve
 
 SHAPES = {
@@ -35,14 +35,16 @@ def recurrence(shape: dict[str, int], dtype: torch.dtype, device: torch.device) 
         return (0.1 * torch.randn(size, device=device)).requires_grad_(grad)
 
     arguments = {
-        "inputs_TBG": tensor(target, batch, 3 * hidden), "start": (tensor(batch, hidden),),
+        "inputs_TBG": tensor(target, batch, 3 * hidden),
         "keys_BSA": tensor(batch, source, attention), "values_BSC": tensor(batch, source, context),
         "absent_BS": torch.zeros(batch, source, dtype=torch.bool, device=device),
         "query_weight_AH": tensor(attention, hidden), "score_weight_A": tensor(attention),
-        "context_weight_GC": tensor(3 * hidden, context), "weight_GH": tensor(3 * hidden, hidden),
-        "bias_G": tensor(3 * hidden), "mask_BH": None,
+        "context_weight_GC": tensor(3 * hidden, context), "between_BH": None,
     }  # fmt: skip
     leaves = [value for value in arguments.values() if isinstance(value, Tensor) and value.requires_grad]
+    weight, bias, state = tensor(3 * hidden, hidden), tensor(3 * hidden), tensor(batch, hidden)
+    arguments["layers"] = [Layer(weight, bias, (state,), mask_BH=None, input_weight_GH=None, input_bias_G=None)]
+    leaves += [weight, bias, state]
 
     def forward() -> None:
         run_attended("gru", "additive", dtype, **arguments)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from nmt.model.decoder import DecoderMasks
-from nmt.model.recurrence import SATURATED, _AdditiveScorer, run_sequence
+from nmt.model.recurrence import run_sequence
+from nmt.model.scorers import SATURATED, AdditiveScorer
 from nmt.model.seq2seq import Seq2Seq
 
 from .models import random_sentences, tiny_model, with_dropout
@@ -46,7 +47,8 @@ def naming(name: str) -> Callable[[str], str]:
 @pytest.mark.parametrize("dropout", [False, True])
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize(
-    ("attention", "layers"), [("none", 1), ("none", 2), ("additive", 1), ("dot", 1), ("general", 1), ("general", 2)]
+    ("attention", "layers"),
+    [("none", 1), ("none", 2), ("additive", 1), ("additive", 3), ("dot", 1), ("general", 1), ("general", 2)],
 )
 def test_whole_sequence_decoder_equals_the_step_by_step_one(
     attention: str, layers: int, cell: str, dropout: bool
@@ -70,7 +72,7 @@ def test_additive_scores_of_any_size(size: float) -> None:
     keys, queries = (size * torch.randn(shape, generator=generator) for shape in ((2, 5, 7), (3, 2, 7)))
     keys = torch.where(queries[0][:, None] * keys < 0.0, keys.clamp(-SATURATED, SATURATED), keys)
     weight = torch.randn(7, generator=generator)
-    scorer = _AdditiveScorer(keys, weight, 3)
+    scorer = AdditiveScorer(keys, weight, 3)
     scores = scorer.forward(0, queries[0])
     expected = torch.tanh(keys.double() + queries[0, :, None].double()) @ weight.double()
     constant = (scores - expected).mean(1, keepdim=True)  # softmax does not see it
@@ -102,7 +104,9 @@ def test_nothing_keeps_a_finished_update(attention: str) -> None:
         logits, _ = model.force(model.encode(source, lengths), inputs)
         torch.autograd.grad(logits.sum(), list(model.parameters()))
         del logits
-        buffers = [thing for thing in gc.get_objects() if type(thing).__name__ in ("_GruTape", "_AdditiveScorer")]
+        buffers = [
+            thing for thing in gc.get_objects() if type(thing).__name__ in ("_GruTape", "_Running", "AdditiveScorer")
+        ]
     finally:
         gc.enable()
     assert buffers == []

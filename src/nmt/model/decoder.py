@@ -5,8 +5,7 @@ same arithmetic for a whole reference at once, as training uses it:
 
     attention   layers   training runs through
     none        any      recurrence.run_sequence, layer by layer: the context never changes
-    any other   1        recurrence.run_attended
-    any other   2..      `step`, word by word: the query is the top layer's state, so all layers share one loop
+    any other   any      recurrence.run_attended: the query is the top layer's state, so all layers share one loop
 
 An attention that recurrence.py does not know (an ablation) goes by `step`, too.
 """
@@ -21,7 +20,7 @@ from nmt.model.attention import AdditiveAttention, Attention, GeneralAttention, 
 from nmt.model.cells import State, step
 from nmt.model.encoder import RecurrentLayer
 from nmt.model.products import linear
-from nmt.model.recurrence import run_attended
+from nmt.model.recurrence import Layer, run_attended
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Decoder(nn.Module):
         """Teacher-forced, all words: hidden states [T, B, H], contexts [T, B, C], weights [T, B, S]."""
         if isinstance(self.attention, NoAttention):
             return self._decode_plain(memory, embedded_TBE, masks, dtype)
-        if len(self.layers) == 1 and isinstance(self.attention, AdditiveAttention | GeneralAttention):
+        if isinstance(self.attention, AdditiveAttention | GeneralAttention):
             return self._decode_attended(memory, embedded_TBE, masks, dtype)
         return self._decode_by_steps(memory, embedded_TBE, masks, dtype)
 
@@ -153,23 +152,29 @@ class Decoder(nn.Module):
     def _decode_attended(
         self, memory: Memory, embedded_TBE: Tensor, masks: DecoderMasks, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor, Tensor]:
-        layer, attention = self.recurrent[0], self.attention
+        first, attention = self.recurrent[0], self.attention
         sizes = [self.embedding_size, memory.values_BSC.shape[-1]]
-        word_weight, context_weight = torch.split(layer.input_weight[0], sizes, dim=-1)
+        word_weight, context_weight = torch.split(first.input_weight[0], sizes, dim=-1)
         query_weight: Tensor
         score_weight: Tensor
         if isinstance(attention, AdditiveAttention):
             query_weight, score_weight = attention.query.weight, attention.weight
         else:
             assert isinstance(attention, GeneralAttention)
-            size = layer.hidden_weight.shape[-1]
+            size = first.hidden_weight.shape[-1]
             query_weight = torch.eye(size, dtype=embedded_TBE.dtype, device=embedded_TBE.device)
             score_weight = attention.scale
+        layers = [
+            Layer(
+                layer.hidden_weight[0], layer.hidden_bias[0], tuple(tensor[i] for tensor in memory.start.tensors), mask,
+                None if i == 0 else layer.input_weight[0], None if i == 0 else layer.input_bias[0],
+            )
+            for i, (layer, mask) in enumerate(zip(self.recurrent, masks.recurrent, strict=True))
+        ]  # fmt: skip
         return run_attended(
-            layer.cell.name, attention.score, dtype, linear(embedded_TBE, word_weight, layer.input_bias[0], dtype),
-            tuple(tensor[0] for tensor in memory.start.tensors), memory.keys_BSA, memory.values_BSC, memory.absent_BS,
-            query_weight, score_weight, context_weight,
-            layer.hidden_weight[0], layer.hidden_bias[0], masks.recurrent[0],
+            first.cell.name, attention.score, dtype, linear(embedded_TBE, word_weight, first.input_bias[0], dtype),
+            memory.keys_BSA, memory.values_BSC, memory.absent_BS,
+            query_weight, score_weight, context_weight, layers, masks.output,
         )  # fmt: skip
 
     def _decode_by_steps(

@@ -6,11 +6,12 @@ after it, and backward is written out. The step-by-step decoder in decoder.py is
 together (gradients in float64 included).
 
 `run_sequence`      a GRU or LSTM over given inputs: the encoder's layers and the plain decoder
-`run_attended`      a GRU or LSTM whose next input holds the context that its last state attended to
+`run_attended`      one or more layers of them whose next input holds the context that the last state attended to
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,9 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from nmt.model.cells import CELLS, State, Tape, by_step, make_tape
 from nmt.model.products import Factor, operand, operand_type
-
-SATURATED = 44.0
-"""tanh is 1 long before, and exp(2 x) is still a float32 here."""
+from nmt.model.scorers import SCORERS, Scorer
 
 
 def run_sequence(
@@ -88,177 +87,190 @@ class _Sequence(torch.autograd.Function):
         return None, None, d_inputs, d_weight, d_recurrents.sum((0, 2)), None, *carried
 
 
+class Layer(NamedTuple):
+    """One of the layers over which attention goes round: its weights as in encoder.py, first state and dropout."""
+
+    weight_GH: Tensor
+    bias_G: Tensor
+    start: State
+    """[B, H] each."""
+    mask_BH: Tensor | None
+    """On the recurrent product's operand."""
+    input_weight_GH: Tensor | None
+    """On the states of the layer below. The first layer has none: its inputs come projected."""
+    input_bias_G: Tensor | None
+
+
 def run_attended(
     cell: str, score: str, dtype: torch.dtype,
-    inputs_TBG: Tensor, start: State, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor,
+    inputs_TBG: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor,
     query_weight_AH: Tensor, score_weight_A: Tensor, context_weight_GC: Tensor,
-    weight_GH: Tensor, bias_G: Tensor, mask_BH: Tensor | None,
+    layers: Sequence[Layer], between_BH: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Run the attention decoder's recurrence, teacher-forced.
 
-    At each step: query = W_q h; weights = softmax(score(query, keys)); context = weights values; the cell reads its
-    projected input plus W_c context. `score` is "additive": w . tanh(query + key), or "dot": query . key times
-    score_weight_A[0]. `absent_BS` is true at padding. Returns hidden states [T, B, H], contexts [T, B, C] and weights
+    At each step: query = W_q h of the top layer; weights = softmax(score(query, keys)); context = weights values; the
+    first layer reads its projected input plus W_c context, every other one the layer below under the dropout mask
+    `between_BH`. `score` is "additive": w . tanh(query + key), or "dot": query . key times score_weight_A[0].
+    `absent_BS` is true at padding. Returns the top layer's hidden states [T, B, H], contexts [T, B, C] and weights
     [T, B, S]; the weights are for looking at and carry no gradient.
     """
+    learned = [tensor for layer in layers for tensor in _learned(layer)]
     apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Attended.apply
     return apply(
-        cell, score, dtype, inputs_TBG, keys_BSA, values_BSC, absent_BS,
-        query_weight_AH, score_weight_A, context_weight_GC, weight_GH, bias_G, mask_BH, *start,
+        cell, score, dtype, layers, between_BH, inputs_TBG, keys_BSA, values_BSC, absent_BS,
+        query_weight_AH, score_weight_A, context_weight_GC, *learned,
     )  # fmt: skip
 
 
 class _Attended(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, name: str, score: str, dtype: torch.dtype,
+        ctx: Any, cell: str, score: str, dtype: torch.dtype, layers: Sequence[Layer], between: Tensor | None,
         inputs: Tensor, keys: Tensor, values: Tensor, absent: Tensor,
-        query_weight: Tensor, score_weight: Tensor, context_weight: Tensor,
-        weight: Tensor, bias: Tensor, mask: Tensor | None, *start: Tensor,
+        query_weight: Tensor, score_weight: Tensor, context_weight: Tensor, *learned: Tensor,
     ) -> Any:  # fmt: skip
-        state: State = start
-        steps, batch, query_size = len(inputs), len(keys), len(query_weight)
-        joint = torch.cat([query_weight, weight])  # query and gates read the same state: one product
-        joint_bias = torch.cat([bias.new_zeros(query_size), bias])
-        joint_factor, context_factor = Factor(joint, dtype, batch), Factor(context_weight, dtype, batch)
-        scorer = _SCORERS[score](keys, score_weight, steps)
-        tape = make_tape(CELLS[name], start[0], steps)
+        steps, batch = len(inputs), len(keys)
+        queries = [query_weight[:0]] * (len(layers) - 1) + [query_weight]
+        stack = [_Running(cell, dtype, steps, *each, between) for each in zip(layers, queries, strict=True)]
+        context_factor = Factor(context_weight, dtype, batch)
+        scorer = SCORERS[score](keys, score_weight, steps)
         contexts, weights = values.new_empty(steps, batch, values.shape[-1]), keys.new_empty(steps, *absent.shape)
-        read_states, read_contexts = (
-            torch.empty_like(read, dtype=operand_type(inputs, dtype)) for read in (tape.hidden, contexts)
-        )
+        read_contexts = torch.empty_like(contexts, dtype=operand_type(inputs, dtype))
         barrier = keys.new_zeros(absent.shape).masked_fill_(absent, -torch.inf)
-        sizes = [query_size, tape.gates]
-        buffers = by_step(
-            inputs, contexts, contexts.unsqueeze(2), weights, weights.unsqueeze(2), read_states, read_contexts
-        )
-        for t, (given, context, context_row, attention, attention_row, read_state, read_context) in enumerate(buffers):
-            query, recurrent = (joint_factor(_masked(state[0], mask, out=read_state)) + joint_bias).split_with_sizes(
-                sizes, dim=-1
-            )
+        buffers = by_step(inputs, contexts, contexts.unsqueeze(2), weights, weights.unsqueeze(2), read_contexts)
+        for t, (given, context, context_row, attention, attention_row, read_context) in enumerate(buffers):
+            query = [layer.recall(t) for layer in stack][-1]
             torch.softmax(scorer.forward(t, query).add_(barrier), dim=-1, out=attention)
             torch.bmm(attention_row, values, out=context_row)
-            inner = given + context_factor(read_context.copy_(context))
-            state = tape.forward(t, inner, recurrent, state)
-        ctx.dtype, ctx.tape, ctx.scorer = dtype, tape, scorer
-        ctx.read_states, ctx.read_contexts = read_states, read_contexts
-        ctx.save_for_backward(joint, context_weight, values, mask, weights)
+            stack[0].forward(t, given + context_factor(read_context.copy_(context)))
+            for below, layer in pairwise(stack):
+                layer.forward(t, layer.project(t, below.state[0]))
+        ctx.dtype, ctx.stack, ctx.scorer, ctx.read_contexts = dtype, stack, scorer, read_contexts
+        ctx.save_for_backward(context_weight, values, weights)
         ctx.mark_non_differentiable(weights)
-        return *_outputs(tape.hidden, contexts), weights
+        return *_outputs(stack[-1].tape.hidden, contexts), weights
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_hiddens: Tensor, d_contexts: Tensor, _: Tensor) -> Any:
-        joint, context_weight, values, mask, weights = ctx.saved_tensors
+        context_weight, values, weights = ctx.saved_tensors
         dtype: torch.dtype = ctx.dtype
-        tape: Tape = ctx.tape
-        scorer: _Scorer = ctx.scorer
+        stack: list[_Running] = ctx.stack
+        scorer: Scorer = ctx.scorer
         scorer.rewind()
-        steps, batch = tape.hidden.shape[:2]
-        query_size = len(joint) - tape.gates
-        joint_factor, context_factor = Factor(joint.t(), dtype, batch), Factor(context_weight.t(), dtype, batch)
+        for layer in stack:
+            layer.rewind()
+        first, top = stack[0], stack[-1]
+        context_factor = Factor(context_weight.t(), dtype, values.shape[0])
         values_T = values.transpose(1, 2).contiguous()
-        carried = tuple(torch.zeros_like(tape.hidden[0]) for _ in tape.states)
-        d_inputs, d_projected = (values.new_empty(steps, batch, width) for width in (tape.gates, len(joint)))
         d_all_contexts = torch.empty_like(d_contexts)
-        tape.rewind(d_inputs, d_projected[..., query_size:])
-        buffers = by_step(
-            weights, d_hiddens, d_contexts, d_inputs, d_projected, d_projected[..., :query_size],
-            d_all_contexts, d_all_contexts.unsqueeze(2),
-        )  # fmt: skip
-        for t, (attention, outer, d_read, d_input, d_joint, d_query, d_context, d_row) in reversed(
-            list(enumerate(buffers))
-        ):
-            before = tape.backward(t, (carried[0] + outer, *carried[1:]))
+        buffers = by_step(weights, d_hiddens, d_contexts, first.d_inputs, top.d_queries, d_all_contexts,
+                          d_all_contexts.unsqueeze(2))  # fmt: skip
+        for t, (attention, outer, d_read, d_input, d_query, d_context, d_row) in reversed(list(enumerate(buffers))):
+            top.backward(t, outer)
+            for layer, below in pairwise(reversed(stack)):
+                below.backward(t, layer.project_back(t))
             torch.add(d_read, context_factor(operand(d_input, dtype)), out=d_context)
             d_weights = torch.bmm(d_row, values_T).squeeze(1)
             d_scores = torch._softmax_backward_data(d_weights, attention, -1, d_weights.dtype)
             scorer.backward(t, d_scores, d_query)
-            through = joint_factor(operand(d_joint, dtype)).to(before[0].dtype)
-            carried = (before[0] + (through if mask is None else through * mask), *before[1:])
+            for layer in stack:
+                layer.recall_back(t)
         d_keys, d_score_weight = scorer.gradients()
         d_values = weights.permute(1, 2, 0) @ d_all_contexts.transpose(0, 1)
-        d_joint_weight, d_context_weight = (
-            (operand(gradient.flatten(0, 1), dtype).t() @ read.flatten(0, 1)).to(joint.dtype)
-            for gradient, read in ((d_projected, ctx.read_states), (d_inputs, ctx.read_contexts))
-        )
+        d_context_weight = _weight_gradient(first.d_inputs, ctx.read_contexts)
+        d_learned = [gradient for layer in stack for gradient in layer.gradients()]
         return (
-            None, None, None, d_inputs, d_keys, d_values, None,
-            d_joint_weight[:query_size], d_score_weight, d_context_weight,
-            d_joint_weight[query_size:], d_projected[..., query_size:].sum((0, 1)), None, *carried,
+            None, None, None, None, None, first.d_inputs, d_keys, d_values, None,
+            top.d_query_weight, d_score_weight, d_context_weight, *d_learned,
         )  # fmt: skip
 
 
-class _Scorer(Protocol):
-    """Scores of T queries [B, A] against the same keys [B, S, A], and the way back, last query first."""
+class _Running:
+    """A layer on its way through the steps, and back. Query and gates read the same state, so they are one product."""
 
-    def forward(self, t: int, query: Tensor) -> Tensor:
-        """The scores [B, S] of query t."""
+    def __init__(
+        self, cell: str, dtype: torch.dtype, steps: int, layer: Layer, query_weight: Tensor, between: Tensor | None
+    ) -> None:
+        batch = len(layer.start[0])
+        self.layer, self.dtype, self.between = layer, dtype, between
+        self.joint = torch.cat([query_weight, layer.weight_GH])
+        self.joint_bias = torch.cat([layer.bias_G.new_zeros(len(query_weight)), layer.bias_G])
+        self.joint_factor = Factor(self.joint, dtype, batch)
+        self.tape = make_tape(CELLS[cell], layer.start[0], steps)
+        self.state = layer.start
+        self.sizes = [len(query_weight), self.tape.gates]
+        self.read = torch.empty_like(self.tape.hidden, dtype=operand_type(layer.bias_G, dtype))
+        self.read_rows = self.read.unbind(0)
+        if layer.input_weight_GH is not None and layer.input_bias_G is not None:
+            self.input_bias = layer.input_bias_G
+            self.input_factor = Factor(layer.input_weight_GH, dtype, batch)
+            self.read_below = torch.empty_like(self.read)
+
+    def recall(self, t: int) -> Tensor:
+        """What the state after the last step asks for: a query [B, A], and what `forward` will need."""
+        read = _masked(self.state[0], self.layer.mask_BH, out=self.read_rows[t])
+        query, self.recurrent = (self.joint_factor(read) + self.joint_bias).split_with_sizes(self.sizes, dim=-1)
+        return query
+
+    def project(self, t: int, below: Tensor) -> Tensor:
+        """The gates' inputs from the state of the layer below."""
+        return self.input_factor(_masked(below, self.between, out=self.read_below[t])) + self.input_bias
+
+    def forward(self, t: int, inputs: Tensor) -> None:
+        """Go on to the next state."""
+        self.state = self.tape.forward(t, inputs, self.recurrent, self.state)
 
     def rewind(self) -> None:
         """Begin the way back."""
+        steps, batch = self.read.shape[:2]
+        self.d_inputs, self.d_joint = (
+            self.tape.hidden.new_empty(steps, batch, width) for width in (self.tape.gates, sum(self.sizes))
+        )
+        self.d_queries, d_recurrents = self.d_joint.split_with_sizes(self.sizes, dim=-1)
+        self.tape.rewind(self.d_inputs, d_recurrents)
+        self.d_joint_rows = self.d_joint.unbind(0)
+        self.joint_factor_back = Factor(self.joint.t(), self.dtype, batch)
+        self.carried: State = tuple(torch.zeros_like(self.tape.hidden[0]) for _ in self.tape.states)
+        if self.layer.input_weight_GH is not None:
+            self.input_factor_back = Factor(self.layer.input_weight_GH.t(), self.dtype, batch)
 
-    def backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
-        """Write the gradient of query t."""
+    def backward(self, t: int, outer: Tensor) -> None:
+        """Step t, with the gradient that comes from above."""
+        self.before = self.tape.backward(t, (self.carried[0] + outer, *self.carried[1:]))
 
-    def gradients(self) -> tuple[Tensor, Tensor | None]:
-        """Of the keys and of the score's weight, if that is learned; when all queries went back."""
+    def project_back(self, t: int) -> Tensor:
+        """The gradient of the layer below."""
+        through = self.input_factor_back(operand(self.d_inputs[t], self.dtype)).to(self.d_inputs.dtype)
+        return through if self.between is None else through * self.between
 
+    def recall_back(self, t: int) -> None:
+        """The gradient of the state before step t, when the query's is known."""
+        before, mask = self.before, self.layer.mask_BH
+        through = self.joint_factor_back(operand(self.d_joint_rows[t], self.dtype)).to(before[0].dtype)
+        self.carried = (before[0] + (through if mask is None else through * mask), *before[1:])
 
-class _AdditiveScorer:
-    """score = w . tanh(query + key), without a tanh or an exp of anything as large as queries x keys.
-
-    tanh(x) = 1 - 2 s with s = 1 / (1 + exp(2 x)), softmax does not see the constant, and exp(2 query + 2 key) is a
-    product of two exponentials, each taken once. Where a factor leaves float32, s is 0 or 1, as it should be.
-    """
-
-    def __init__(self, keys: Tensor, weight: Tensor, steps: int) -> None:
-        self._grown = keys.clamp(-SATURATED, SATURATED).mul_(2.0).exp_()
-        self._weight, self._score_weight = weight, -2.0 * weight
-        self._one = keys.new_ones(())
-        self._s = keys.new_empty(steps, *keys.shape).unbind(0)
-
-    def forward(self, t: int, query: Tensor) -> Tensor:
-        s = torch.addcmul(self._one, self._grown, (query + query).exp_()[:, None], out=self._s[t]).reciprocal_()
-        return s @ self._score_weight
-
-    def rewind(self) -> None:
-        self._d_keys, self._d_weight = torch.zeros_like(self._grown), torch.zeros_like(self._weight)
-
-    def backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
-        s = self._s[t]
-        slope = torch.addcmul(s, s, s, value=-1.0)  # tanh' = 4 s (1 - s)
-        self._d_weight -= d_scores.flatten() @ s.flatten(0, 1)
-        self._d_keys.addcmul_(slope, d_scores[..., None])
-        torch.mul(torch.bmm(d_scores[:, None], slope).squeeze(1), 4.0 * self._weight, out=d_query)
-
-    def gradients(self) -> tuple[Tensor, Tensor | None]:
-        return self._d_keys.mul_(4.0 * self._weight), self._d_weight.mul_(2.0)
+    def gradients(self) -> tuple[Tensor | None, ...]:
+        """Of what `_learned` names; the query's weight has its own in `d_query_weight`."""
+        self.d_query_weight, d_weight = _weight_gradient(self.d_joint, self.read).split_with_sizes(self.sizes)
+        d_bias = self.d_joint[..., self.sizes[0] :].sum((0, 1))
+        gradients = [d_weight, d_bias, *self.carried]
+        if self.layer.input_weight_GH is not None:
+            gradients += [_weight_gradient(self.d_inputs, self.read_below), self.d_inputs.sum((0, 1))]
+        return tuple(gradients)
 
 
-class _DotScorer:
-    """score = query . key times a constant."""
-
-    def __init__(self, keys: Tensor, scale: Tensor, steps: int) -> None:
-        self._keys, self._scale = keys, scale
-        self._queries = keys.new_empty(steps, len(keys), keys.shape[-1])
-
-    def forward(self, t: int, query: Tensor) -> Tensor:
-        self._queries[t] = query
-        return (self._keys @ query[..., None]).squeeze(-1) * self._scale
-
-    def rewind(self) -> None:
-        self._d_scores = self._keys.new_empty(len(self._queries), *self._keys.shape[:-1])
-
-    def backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
-        scaled = torch.mul(d_scores, self._scale, out=self._d_scores[t])
-        d_query.copy_((scaled[:, None] @ self._keys).squeeze(1))
-
-    def gradients(self) -> tuple[Tensor, Tensor | None]:
-        return self._d_scores.permute(1, 2, 0) @ self._queries.transpose(0, 1), None
+def _learned(layer: Layer) -> list[Tensor]:
+    """What of a layer has a gradient."""
+    tensors = [layer.weight_GH, layer.bias_G, *layer.start, layer.input_weight_GH, layer.input_bias_G]
+    return [tensor for tensor in tensors if tensor is not None]
 
 
-_SCORERS: dict[str, Callable[[Tensor, Tensor, int], _Scorer]] = {"additive": _AdditiveScorer, "dot": _DotScorer}
+def _weight_gradient(d_results_TBN: Tensor, read_TBK: Tensor) -> Tensor:
+    """The gradient [N, K] of a weight over all steps, as one product."""
+    d_results, read = d_results_TBN.flatten(0, 1), read_TBK.flatten(0, 1)
+    return (d_results.to(read.dtype).t() @ read).to(d_results.dtype)
 
 
 def _masked(hidden: Tensor, mask: Tensor | None, out: Tensor) -> Tensor:
