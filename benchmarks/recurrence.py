@@ -43,7 +43,9 @@ def recurrence(shape: dict[str, int], dtype: torch.dtype, device: torch.device) 
     }  # fmt: skip
     leaves = [value for value in arguments.values() if isinstance(value, Tensor) and value.requires_grad]
     weight, bias, state = tensor(3 * hidden, hidden), tensor(3 * hidden), tensor(batch, hidden)
-    arguments["layers"] = [Layer(weight, bias, (state,), mask_BH=None, input_weight_GH=None, input_bias_G=None)]
+    arguments["layers"] = [
+        Layer(weight, bias, (state,), mask_BH=None, input_weight_GH=None, input_bias_G=None, norm=None)
+    ]
     leaves += [weight, bias, state]
 
     def forward() -> None:

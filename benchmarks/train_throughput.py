@@ -80,6 +80,7 @@ def make_model(attention: str) -> Seq2Seq:
         "attention_size": 512,
         "readout": "deep",
         "tie_output": True,
+        "layer_norm": False,
         "dropout": {"embedding": DROPOUT, "recurrent": 0.0, "output": DROPOUT},
     }
     model = Seq2Seq(Model.model_validate(settings), attention, VOCABULARY, VOCABULARY)

@@ -14,6 +14,7 @@ def model_settings(
     bidirectional: bool = True,
     readout: str = "deep",
     dropout: float = 0.0,
+    layer_norm: bool = False,
 ) -> Model:
     """A model section in which encoder outputs and decoder states have 8 units, so that every attention fits."""
     return Model.model_validate(
@@ -29,6 +30,7 @@ def model_settings(
             "attention_size": 5,
             "readout": readout,
             "tie_output": True,
+            "layer_norm": layer_norm,
             "dropout": {"embedding": dropout, "recurrent": dropout, "output": dropout},
         }
     )

@@ -35,6 +35,7 @@ MODEL = {
     "attention_size": 32,
     "readout": "deep",
     "tie_output": True,
+    "layer_norm": False,
     "dropout": {"embedding": 0.0, "recurrent": 0.0, "output": 0.0},
 }
 TRAIN = {

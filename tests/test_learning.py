@@ -44,6 +44,7 @@ def trained(attention: str, folder: Path) -> Seq2Seq:
             "attention_size": 32,
             "readout": "deep",
             "tie_output": True,
+            "layer_norm": False,
             "dropout": {"embedding": 0.0, "recurrent": 0.0, "output": 0.0},
         }
     )

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from nmt.model.cells import CELLS, step
 from nmt.model.decoder import DecoderMasks
+from nmt.model.normalization import Norm, normalize
 from nmt.model.recurrence import run_sequence
 from nmt.model.scorers import SATURATED, AdditiveScorer
 from nmt.model.seq2seq import Seq2Seq
@@ -39,22 +41,33 @@ def decoded(model: Seq2Seq, by_steps: bool, dropout: bool) -> tuple[tuple[Tensor
     return seen, gradients(model, (hidden, contexts), [])
 
 
+def disturbed(model: Seq2Seq) -> Seq2Seq:
+    """The same model with every parameter moved: first values of zero or one hide what they are multiplied with."""
+    generator = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    return model
+
+
 def naming(name: str) -> Callable[[str], str]:
     """What puts a parameter's name before a failure's text."""
     return lambda text: f"{name}: {text}"
 
 
 @pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize(
     ("attention", "layers"),
     [("none", 1), ("none", 2), ("additive", 1), ("additive", 3), ("dot", 1), ("general", 1), ("general", 2)],
 )
 def test_whole_sequence_decoder_equals_the_step_by_step_one(
-    attention: str, layers: int, cell: str, dropout: bool
+    attention: str, layers: int, cell: str, layer_norm: bool, dropout: bool
 ) -> None:
-    """Outputs and the gradient of every parameter agree, whatever the cell, attention, depth and dropout."""
-    model = with_dropout(tiny_model(attention, cell=cell, decoder_layers=layers), 0.3).double()
+    """Outputs and each parameter's gradient agree, whatever the cell, attention, depth, normalisation and dropout."""
+    model = tiny_model(attention, cell=cell, decoder_layers=layers, layer_norm=layer_norm)
+    model = disturbed(with_dropout(model, 0.3).double())
     expected, expected_gradients = decoded(model, by_steps=True, dropout=dropout)
     actual, actual_gradients = decoded(model, by_steps=False, dropout=dropout)
     for one, other in zip(expected, actual, strict=True):
@@ -134,9 +147,10 @@ def test_sequence_equals_torch(cell: str) -> None:
         torch.testing.assert_close(other, one)
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_sequence_gradients_are_the_numeric_ones(cell: str) -> None:
-    """Finite differences agree in float64, with two directions, a dropout mask and the first state included."""
+def test_sequence_gradients_are_the_numeric_ones(cell: str, layer_norm: bool) -> None:
+    """Finite differences agree in float64, with two directions, a dropout mask, first state and gains included."""
     torch.manual_seed(2)
     gates, states = {"gru": (3, 1), "lstm": (4, 2)}[cell]
     size = 3
@@ -146,12 +160,37 @@ def test_sequence_gradients_are_the_numeric_ones(cell: str) -> None:
     ]
     start = [torch.randn(2, 2, size, dtype=torch.float64, requires_grad=True) for _ in range(states)]
     mask = torch.tensor([[[2.0, 0.0, 2.0]]], dtype=torch.float64).expand(2, 2, 3)
+    gains = [
+        torch.randn(2, 1, gates * size, dtype=torch.float64, requires_grad=True) for _ in Norm._fields if layer_norm
+    ]
 
-    def run(inputs: Tensor, weight: Tensor, bias: Tensor, *first: Tensor) -> tuple[Tensor, ...]:
-        hidden, memory = run_sequence(cell, inputs, first, weight, bias, mask, torch.float64)
+    def run(inputs: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        norm = Norm(*rest[states:]) if layer_norm else None
+        hidden, memory = run_sequence(cell, inputs, rest[:states], weight, bias, mask, torch.float64, norm)
         return (hidden,) if memory is None else (hidden, memory)
 
-    assert torch.autograd.gradcheck(run, (*free, *start))
+    assert torch.autograd.gradcheck(run, (*free, *start, *gains))
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_normalised_cell_is_torch_s_cell_on_normalised_projections(cell: str) -> None:
+    """Each gate of each projection goes through torch.nn.LayerNorm before the gates, as the paper has it."""
+    torch.manual_seed(4)
+    kind, size = CELLS[cell], 5
+    inputs, recurrent = torch.randn(2, 3, kind.gates * size).unbind(0)
+    state = tuple(torch.randn(kind.states, 3, size).unbind(0))
+    norm = Norm(*torch.randn(4, kind.gates * size).unbind(0))
+    layers = []
+    for gain, shift in ((norm.input_gain, norm.input_shift), (norm.hidden_gain, norm.hidden_shift)):
+        for part_gain, part_shift in zip(gain.split(size), shift.split(size), strict=True):
+            layers.append(torch.nn.LayerNorm(size))
+            layers[-1].weight.data, layers[-1].bias.data = part_gain, part_shift
+    parts = [*inputs.split(size, dim=-1), *recurrent.split(size, dim=-1)]
+    normed = [layer(part) for layer, part in zip(layers, parts, strict=True)]
+    expected = step(kind, torch.cat(normed[: kind.gates], -1), torch.cat(normed[kind.gates :], -1), state)
+    actual = step(kind, *normalize(norm, inputs, recurrent, size), state)
+    for one, other in zip(expected, actual, strict=True):
+        torch.testing.assert_close(other, one)
 
 
 def test_bfloat16_products_stay_close() -> None:

@@ -112,6 +112,7 @@ class Model(Section):
     attention_size: Positive
     readout: Literal["state", "deep"]
     tie_output: bool
+    layer_norm: bool
     dropout: DropoutRates
 
 

@@ -10,6 +10,7 @@ PIPELINE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 CORPORA = Path("data/corpora.yaml")
 SOURCES = Path("src")
+PRESETS = Path("presets")
 
 DATA = Path("data")
 RAW = Path("data/raw")
@@ -48,6 +49,11 @@ def prepared_records(split: str) -> Path:
 def gold_links(corpus: str) -> Path:
     """Hand-made links of some test sentences, one JSON object a line; a corpus may have none."""
     return GOLD / f"{corpus}.jsonl"
+
+
+def preset(name: str) -> Path:
+    """A file of overrides for `params.yaml`."""
+    return PRESETS / f"{name}.yaml"
 
 
 def subword_model(side: str) -> Path:

@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": "answer requests for translations over HTTP, with a page to try them",
     "align": "word links of given translations, held against hand-made ones",
     "publish": "bring results into MLflow that are not there yet",
+    "preset": "set params.yaml to a known recipe",
     "link": "the MLflow page of a result, and where the result came from",
     "reproduce": "make a run again in a fresh clone and compare every output",
     "sweep": "queue a grid of experiments, run them and check that each is complete",

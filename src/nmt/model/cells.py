@@ -8,6 +8,7 @@ hold all steps. The gradient of a cell is linear in the gradient that comes in, 
 steps in a few large operations (`rewind`), and a step back is little more than one product with them.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -75,10 +76,8 @@ class Tape(Protocol):
     def backward(self, t: int, gradient: State) -> State:
         """Write step t's gradients of the two projections, return those of the state before, `recurrent_G` apart."""
 
-
-def make_tape(cell: Cell, like: Tensor, steps: int) -> Tape:
-    """A tape for `steps` states of the shape of `like`."""
-    return (_GruTape if cell == GRU else _LstmTape)(like, steps)
+    def gradients(self) -> list[Tensor]:
+        """Of what is learned within the steps, when all went back."""
 
 
 class _GruTape:
@@ -128,6 +127,9 @@ class _GruTape:
         d_recurrent_gates.copy_(d_gates)
         torch.mul(d_hidden, to_recurrent, out=d_recurrent)
         return (d_hidden * update,)
+
+    def gradients(self) -> list[Tensor]:
+        return []
 
 
 class _LstmTape:
@@ -182,6 +184,13 @@ class _LstmTape:
         torch.mul(d_hidden, to_out, out=d_out)
         d_recurrent.copy_(d_inputs)
         return torch.zeros_like(d_hidden), d_memory * forget
+
+    def gradients(self) -> list[Tensor]:
+        return []
+
+
+CELL_TAPES: dict[Cell, Callable[[Tensor, int], Tape]] = {GRU: _GruTape, LSTM: _LstmTape}
+"""A tape for so many states of the shape of a tensor."""
 
 
 def by_step(*buffers: Tensor) -> list[tuple[Tensor, ...]]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nmt.model.attention import AdditiveAttention, Attention, GeneralAttention, NoAttention
 from nmt.model.cells import State, step
 from nmt.model.encoder import RecurrentLayer
+from nmt.model.normalization import Norm, normalize
 from nmt.model.products import linear
 from nmt.model.recurrence import Layer, run_attended
 
@@ -74,12 +75,13 @@ class Decoder(nn.Module):
         context_size: int,
         attention: Attention,
         readout: Literal["state", "deep"],
+        normalized: bool,
     ) -> None:
         super().__init__()
         self.embedding_size = embedding_size
         self.attention = attention
         sizes = [embedding_size + context_size] + [hidden_size] * (layers - 1)
-        self.layers = nn.ModuleList(RecurrentLayer(cell, size, hidden_size, 1) for size in sizes)
+        self.layers = nn.ModuleList(RecurrentLayer(cell, size, hidden_size, 1, normalized) for size in sizes)
         self.deep = readout == "deep"
         self.readout = nn.Linear(hidden_size + (context_size + embedding_size if self.deep else 0), embedding_size)
 
@@ -113,7 +115,8 @@ class Decoder(nn.Module):
             before = tuple(tensor[i] for tensor in state.tensors)
             inputs_BG = linear(inputs_BI, layer.input_weight[0], layer.input_bias[0], dtype)
             recurrent_BG = linear(_masked(before[0], mask), layer.hidden_weight[0], layer.hidden_bias[0], dtype)
-            after = step(layer.cell, inputs_BG, recurrent_BG, before)
+            projections = normalize(layer.norm, inputs_BG, recurrent_BG, before[0].shape[-1])
+            after = step(layer.cell, *projections, before)
             new.append(after)
             inputs_BI = _masked(after[0], masks.output if masks else None)
         tensors = tuple(torch.stack(column) for column in zip(*new, strict=True))
@@ -168,6 +171,7 @@ class Decoder(nn.Module):
             Layer(
                 layer.hidden_weight[0], layer.hidden_bias[0], tuple(tensor[i] for tensor in memory.start.tensors), mask,
                 None if i == 0 else layer.input_weight[0], None if i == 0 else layer.input_bias[0],
+                Norm(*(each[0] for each in layer.norm)) if layer.norm else None,
             )
             for i, (layer, mask) in enumerate(zip(self.recurrent, masks.recurrent, strict=True))
         ]  # fmt: skip

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.model.cells import CELLS
+from nmt.model.normalization import Norm
 from nmt.model.products import linear
 from nmt.model.recurrence import run_sequence
 
@@ -14,7 +15,7 @@ class RecurrentLayer(nn.Module):
     The weights lie as in torch.nn.GRU and LSTM, with a first dimension D for the directions.
     """
 
-    def __init__(self, cell: str, input_size: int, hidden_size: int, directions: int) -> None:
+    def __init__(self, cell: str, input_size: int, hidden_size: int, directions: int, normalized: bool) -> None:
         super().__init__()
         self.cell = CELLS[cell]
         self.directions = directions
@@ -23,6 +24,15 @@ class RecurrentLayer(nn.Module):
         self.input_bias = nn.Parameter(torch.empty(directions, gates))
         self.hidden_weight = nn.Parameter(torch.empty(directions, gates, hidden_size))
         self.hidden_bias = nn.Parameter(torch.empty(directions, gates))
+        self.normalized = normalized
+        if normalized:
+            for name in Norm._fields:
+                self.register_parameter(name, nn.Parameter(torch.empty(directions, gates)))
+
+    @property
+    def norm(self) -> Norm | None:
+        """What the cells normalise with, [D, G] each, or nothing."""
+        return Norm(*(self.get_parameter(name) for name in Norm._fields)) if self.normalized else None
 
     def project(self, inputs_TBI: Tensor, dtype: torch.dtype) -> Tensor:
         """All steps' inputs of all directions, as one product: [T, D, B, G]."""
@@ -39,8 +49,9 @@ class RecurrentLayer(nn.Module):
         self, inputs_TDBG: Tensor, start: tuple[Tensor, ...], mask_DBH: Tensor | None, dtype: torch.dtype
     ) -> Tensor:
         """Hidden states [T, D, B, H] over projected inputs."""
+        norm = Norm(*(each[:, None] for each in self.norm)) if self.norm else None
         hidden, _ = run_sequence(
-            self.cell.name, inputs_TDBG, start, self.hidden_weight, self.hidden_bias, mask_DBH, dtype
+            self.cell.name, inputs_TDBG, start, self.hidden_weight, self.hidden_bias, mask_DBH, dtype, norm
         )
         return hidden
 
@@ -52,12 +63,16 @@ class Encoder(nn.Module):
     within the sentence's length, so neither direction ever meets padding before a real token, and no mask is needed.
     """
 
-    def __init__(self, cell: str, embedding_size: int, hidden_size: int, layers: int, bidirectional: bool) -> None:
+    def __init__(
+        self, cell: str, embedding_size: int, hidden_size: int, layers: int, bidirectional: bool, normalized: bool
+    ) -> None:
         super().__init__()
         self.directions = 2 if bidirectional else 1
         self.output_size = hidden_size * self.directions
         sizes = [embedding_size] + [self.output_size] * (layers - 1)
-        self.layers = nn.ModuleList(RecurrentLayer(cell, size, hidden_size, self.directions) for size in sizes)
+        self.layers = nn.ModuleList(
+            RecurrentLayer(cell, size, hidden_size, self.directions, normalized) for size in sizes
+        )
 
     def forward(
         self,

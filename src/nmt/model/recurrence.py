@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.model.cells import CELLS, State, Tape, by_step, make_tape
+from nmt.model.cells import CELLS, State, Tape, by_step
+from nmt.model.normalization import Norm, make_tape
 from nmt.model.products import Factor, operand, operand_type
 from nmt.model.scorers import SCORERS, Scorer
 
@@ -30,15 +31,16 @@ def run_sequence(
     bias_DG: Tensor,
     mask_DBH: Tensor | None,
     dtype: torch.dtype,
+    norm: Norm | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Run D independent recurrences side by side.
 
     `inputs_TDBG` are projected inputs with their bias, `start` the first state ([D, B, H] each), `mask_DBH` the dropout
-    mask on the recurrent product's operand, `dtype` the products' type. Returns hidden states [T, D, B, H] and, of an
-    LSTM, memories.
+    mask on the recurrent product's operand, `dtype` the products' type; with a `norm` ([D, 1, G] each) the cells
+    normalise. Returns hidden states [T, D, B, H] and, of an LSTM, memories.
     """
     apply: Callable[..., tuple[Tensor, ...]] = _Sequence.apply
-    hidden, *memory = apply(cell, dtype, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start)
+    hidden, *memory = apply(cell, dtype, norm, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start, *(norm or ()))
     return hidden, memory[0] if memory else None
 
 
@@ -48,16 +50,17 @@ class _Sequence(torch.autograd.Function):
         ctx: Any,
         name: str,
         dtype: torch.dtype,
+        norm: Norm | None,
         inputs: Tensor,
         weight: Tensor,
         bias: Tensor,
         mask: Tensor | None,
-        *start: Tensor,
+        *learned: Tensor,
     ) -> tuple[Tensor, ...]:
-        state: State = start
+        state: State = learned[: CELLS[name].states]
         transposed = operand(weight, dtype).transpose(1, 2).contiguous()
         bias_row = bias[:, None]
-        tape = make_tape(CELLS[name], start[0], len(inputs))
+        tape = make_tape(CELLS[name], state[0], len(inputs), norm)
         operands = torch.empty_like(tape.hidden, dtype=operand_type(inputs, dtype))
         for t, (projected, read) in enumerate(zip(inputs.unbind(0), operands.unbind(0), strict=True)):
             recurrent = (_masked(state[0], mask, out=read) @ transposed).to(inputs.dtype) + bias_row
@@ -84,7 +87,8 @@ class _Sequence(torch.autograd.Function):
             steps_TDBX.transpose(0, 1).flatten(1, 2) for steps_TDBX in (operand(d_recurrents, ctx.dtype), ctx.operands)
         )
         d_weight = (d_recurrent_DNG.transpose(1, 2) @ operands_DNH).to(weight.dtype)
-        return None, None, d_inputs, d_weight, d_recurrents.sum((0, 2)), None, *carried
+        d_bias = d_recurrents.sum((0, 2))
+        return None, None, None, d_inputs, d_weight, d_bias, None, *carried, *tape.gradients()
 
 
 class Layer(NamedTuple):
@@ -99,6 +103,7 @@ class Layer(NamedTuple):
     input_weight_GH: Tensor | None
     """On the states of the layer below. The first layer has none: its inputs come projected."""
     input_bias_G: Tensor | None
+    norm: Norm | None
 
 
 def run_attended(
@@ -198,7 +203,7 @@ class _Running:
         self.joint = torch.cat([query_weight, layer.weight_GH])
         self.joint_bias = torch.cat([layer.bias_G.new_zeros(len(query_weight)), layer.bias_G])
         self.joint_factor = Factor(self.joint, dtype, batch)
-        self.tape = make_tape(CELLS[cell], layer.start[0], steps)
+        self.tape = make_tape(CELLS[cell], layer.start[0], steps, layer.norm)
         self.state = layer.start
         self.sizes = [len(query_weight), self.tape.gates]
         self.read = torch.empty_like(self.tape.hidden, dtype=operand_type(layer.bias_G, dtype))
@@ -255,7 +260,7 @@ class _Running:
         """Of what `_learned` names; the query's weight has its own in `d_query_weight`."""
         self.d_query_weight, d_weight = _weight_gradient(self.d_joint, self.read).split_with_sizes(self.sizes)
         d_bias = self.d_joint[..., self.sizes[0] :].sum((0, 1))
-        gradients = [d_weight, d_bias, *self.carried]
+        gradients = [d_weight, d_bias, *self.carried, *self.tape.gradients()]
         if self.layer.input_weight_GH is not None:
             gradients += [_weight_gradient(self.d_inputs, self.read_below), self.d_inputs.sum((0, 1))]
         return tuple(gradients)
@@ -263,8 +268,8 @@ class _Running:
 
 def _learned(layer: Layer) -> list[Tensor]:
     """What of a layer has a gradient."""
-    tensors = [layer.weight_GH, layer.bias_G, *layer.start, layer.input_weight_GH, layer.input_bias_G]
-    return [tensor for tensor in tensors if tensor is not None]
+    own = [layer.weight_GH, layer.bias_G, *layer.start, *(layer.norm or ())]
+    return own + [tensor for tensor in (layer.input_weight_GH, layer.input_bias_G) if tensor is not None]
 
 
 def _weight_gradient(d_results_TBN: Tensor, read_TBK: Tensor) -> Tensor:

@@ -53,14 +53,17 @@ class Seq2Seq(nn.Module):
         self.source_embedding = nn.Embedding(source_size, embedding_size, padding_idx=PAD)
         self.target_embedding = nn.Embedding(target_size, embedding_size, padding_idx=PAD)
         encoder = settings.encoder
-        self.encoder = Encoder(cell, embedding_size, encoder.hidden_size, encoder.layers, encoder.bidirectional)
+        self.encoder = Encoder(
+            cell, embedding_size, encoder.hidden_size, encoder.layers, encoder.bidirectional, settings.layer_norm
+        )
         states = settings.decoder.layers * (2 if cell == "lstm" else 1)
         self.bridge = nn.Linear(self.encoder.output_size, states * hidden_size)
         kind = _attention(attention, hidden_size, self.encoder.output_size, settings.attention_size)
         context_size = hidden_size if attention == "none" else self.encoder.output_size
         self.decoder = Decoder(
-            cell, embedding_size, hidden_size, settings.decoder.layers, context_size, kind, settings.readout
-        )
+            cell, embedding_size, hidden_size, settings.decoder.layers, context_size, kind, settings.readout,
+            settings.layer_norm,
+        )  # fmt: skip
         self.output = nn.Linear(embedding_size, target_size)
         if settings.tie_output:
             self.output.weight = self.target_embedding.weight  # Press & Wolf 2017
@@ -235,8 +238,10 @@ def _attention(kind: str, query_size: int, value_size: int, attention_size: int)
 
 def _initial(name: str, random: Tensor) -> Tensor:
     """Initial values made of standard normal ones of the same shape."""
-    if name.endswith("bias"):
+    if name.endswith(("bias", "shift")):
         return torch.zeros_like(random)
+    if name.endswith("gain"):
+        return torch.ones_like(random)
     if "embedding" in name:
         values: Tensor = random * random.shape[-1] ** -0.5
         values[PAD] = 0.0

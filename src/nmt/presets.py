@@ -1,0 +1,63 @@
+"""Presets: small files of overrides for `params.yaml`, which keeps its comments and whatever a preset does not name."""
+
+import difflib
+import io
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from nmt import paths
+from nmt.config import load_yaml, parse_params
+from nmt.errors import UserError
+from nmt.files import read_text
+
+
+def names() -> list[str]:
+    """The presets that there are."""
+    return sorted(path.stem for path in paths.PRESETS.glob("*.yaml"))
+
+
+def overrides(name: str) -> dict[str, Any]:
+    """What a preset sets."""
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names())}"
+        raise UserError(f"no preset {name!r} in {paths.PRESETS}/; {hint}")
+    values = load_yaml(paths.preset(name))
+    if not isinstance(values, dict):
+        raise UserError(f"{paths.preset(name)} holds no mapping of sections")
+    return values
+
+
+def applied(name: str, params: Path = paths.PARAMS) -> str:
+    """The text of `params.yaml` with a preset's values in the places of its own."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096  # a line stays a line
+    values = yaml.load(read_text(params))
+    _override(values, overrides(name), [], str(paths.preset(name)))
+    parse_params(_plain(values), f"{params} with {paths.preset(name)}")
+    text = io.StringIO()
+    yaml.dump(values, text)
+    return text.getvalue()
+
+
+def _override(values: Any, new: dict[str, Any], above: list[str], origin: str) -> None:
+    for key, value in new.items():
+        place = [*above, str(key)]
+        if key not in values:
+            near = difflib.get_close_matches(str(key), list(values), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(values)}"
+            raise UserError(f"{origin}: unknown key {'.'.join(place)!r}; {hint}")
+        if isinstance(value, dict) and isinstance(values[key], dict):
+            _override(values[key], value, place, origin)
+        elif values[key] != value:  # what is the same keeps its spelling
+            values[key] = value
+
+
+def _plain(value: Any) -> Any:
+    """Mappings, lists and numbers without the marks of where they stood."""
+    buffer = io.StringIO()
+    YAML().dump(value, buffer)
+    return YAML(typ="safe", pure=True).load(buffer.getvalue())
