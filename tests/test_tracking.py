@@ -118,7 +118,8 @@ def test_a_result_is_published_whole_and_once(project: Path) -> None:
     assert tags.items() <= run.data.tags.items()
     params = {"train.learning_rate": "0.002", "translate.joined": "[2, 3, 4]", "variant": "plain", "attention": "none"}
     assert params.items() <= run.data.params.items()
-    numbers = {"scores/bleu.score": 20.0, "training/parameters_by_part.encoder": 10000, "attention/entropy.mean": 1.5}
+    numbers = {"bleu": 20.0, "dev_loss": run.data.metrics["training/dev_loss"]}
+    numbers |= {"scores/bleu.score": 20.0, "training/parameters_by_part.encoder": 10000, "attention/entropy.mean": 1.5}
     assert numbers.items() <= run.data.metrics.items()
     assert _history(run, "curve/dev_loss") == [(100 * epoch, 5.5 - epoch) for epoch in range(1, EPOCHS + 1)]
     assert _history(run, "scores/joined.bleu") == [(1, 19.0), (2, 18.0), (3, 17.0), (4, 16.0)]
@@ -623,6 +624,7 @@ def test_numbers_become_points() -> None:
         "shared": True,
         "loss": float("nan"),
         "joined": [{"joined": 1, "bleu": 20.0, "chrf": {"low": 3}}, {"joined": 4, "bleu": 10.0}],
+        "rows": [{"method": "top: 1", "aer": 0.5}, {"method": "mean", "aer": 0.25}],
         "bins": [{"low": 0.5, "bleu": 1}, {"low": 1.5, "bleu": 2}],
         "plain list": [7, 8],
         "odd: name%": 1,
@@ -632,6 +634,8 @@ def test_numbers_become_points() -> None:
         ("g/joined.bleu", 1, 20.0),
         ("g/joined.chrf.low", 1, 3.0),
         ("g/joined.bleu", 4, 10.0),
+        ("g/rows.top_ 1.aer", 0, 0.5),
+        ("g/rows.mean.aer", 0, 0.25),
         ("g/bins.low", 0, 0.5),
         ("g/bins.bleu", 0, 1.0),
         ("g/bins.low", 1, 1.5),

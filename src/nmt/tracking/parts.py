@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CURVE = "curve/"
+HEADLINE = ("bleu", "chrf")
+"""Scores that stand under their bare names, too: MLflow's pages show those first."""
 CHANGES = "changes.patch"
 HYPOTHESES = "hypotheses.txt"
 _OWNERS = ("training_id", "result_id", "variant", "seed", "attention", "hypotheses_sha256")  # tags of the run already
@@ -98,6 +100,7 @@ def _log_training(result: Result, store: Store, run: "Run") -> None:
     """Curves over updates, the best epoch's numbers, the two files."""
     assert result.training_summary is not None
     Curves(store, run).add(_curve_points(result.history_file))
+    Curves(store, run).add([values.Point("dev_loss", 0, result.training_summary["dev_loss"])])
     _log_values(store, run, result.training_summary, "training")
     _log_files(store, run, [result.history_file, result.training_report / "summary.json"], "training")
 
@@ -110,6 +113,7 @@ def _log_live(points: Path, store: Store, run: "Run") -> None:
 def _log_scores(result: Result, store: Store, run: "Run") -> None:
     """Every metric of the test set, and the hypotheses that a paired test with another model needs."""
     assert result.scores is not None
+    Curves(store, run).add(values.Point(name, 0, result.scores[name]["score"]) for name in HEADLINE)
     _log_values(store, run, result.scores, "scores")
     hypotheses = paths.translations(result.variant, result.seed) / HYPOTHESES
     _log_files(store, run, [result.scores_file, *([hypotheses] if hypotheses.exists() else [])], "scores")

@@ -31,7 +31,8 @@ def points(values: Mapping[str, Any], group: str) -> Iterator[Point]:
     """Every finite number below `values`, named `group/dotted.name`.
 
     A list becomes a curve: its steps are the first entry of each item where that is a whole number (`{"joined": 2,
-    "bleu": 20.1}` is step 2), else 0, 1, 2 ...; MLflow then draws it.
+    "bleu": 20.1}` is step 2), else 0, 1, 2 ...; MLflow then draws it. Where the first entry is a text (`{"method":
+    "diagonal", "aer": 0.5}`), it names the item, as a key would.
     """
     for name, value in flatten(values).items():
         for step, inner, leaf in _leaves(value):
@@ -55,9 +56,13 @@ def _leaves(value: Any) -> Iterator[tuple[int, str, Any]]:
             continue
         entries = flatten(item)
         first = next(iter(entries), "")
-        step = entries.pop(first) if isinstance(entries.get(first), int) else index
+        step, title = index, ""
+        if isinstance(entries.get(first), int):
+            step = entries.pop(first)
+        elif isinstance(entries.get(first), str):
+            step, title = 0, f".{_legal(entries.pop(first))}"
         for name, leaf in entries.items():
-            yield step, f".{name}", leaf
+            yield step, f"{title}.{name}", leaf
 
 
 def _legal(name: str) -> str:
