@@ -41,6 +41,8 @@ MODEL = {
 TRAIN = {
     "max_epochs": 10,
     "batch_tokens": 800,
+    "devices": 1,
+    "accumulate": 1,
     "joining": {"share": 0.0, "up_to": 2},
     "optimizer": "adam",
     "learning_rate": 0.01,

@@ -18,6 +18,8 @@ from .models import tiny_model, with_dropout
 RECIPE = {
     "max_epochs": 3,
     "batch_tokens": 60,
+    "devices": 1,
+    "accumulate": 1,
     "joining": {"share": 0.3, "up_to": 3},
     "optimizer": "adam",
     "learning_rate": 0.02,

@@ -139,6 +139,10 @@ class Joining(Section):
 class Train(Section):
     max_epochs: Positive
     batch_tokens: Positive
+    devices: Positive
+    """Shares that a batch is cut into, each for a process with a GPU, or with `runtime.threads` CPU threads."""
+    accumulate: Positive
+    """Turns in which a device takes its share of a batch."""
     joining: Joining
     optimizer: Literal["adam", "adamw"]
     learning_rate: PositiveFloat

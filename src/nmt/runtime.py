@@ -58,17 +58,24 @@ def _device(name: str) -> torch.device:
 
 
 @contextlib.contextmanager
-def alone_on_gpu(device: torch.device, locks: Path) -> Iterator[None]:
-    """Hold the GPU for one training at a time, however many workers share `locks`; a CPU is shared freely.
+def alone_on_gpu(device: torch.device, locks: Path, count: int = 1) -> Iterator[None]:
+    """Hold so many GPUs for one training at a time, however many workers share `locks`; a CPU is shared freely.
 
-    Two trainings at once would be slower than one after the other, and might not fit into memory. The lock goes with
+    Two trainings at once would be slower than one after the other, and might not fit into memory. A lock goes with
     the process, so a training that is killed leaves the GPU free.
     """
     if device.type == "cpu":
         yield
         return
     locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{_device_name(device)}.lock")
+    with contextlib.ExitStack() as held:
+        for number in range(count):  # in the same order by all: none waits for one that waits for it
+            held.enter_context(_one_gpu(FileLock(locks / f"{_device_name(device, number)}.lock")))
+        yield
+
+
+@contextlib.contextmanager
+def _one_gpu(lock: FileLock) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -80,11 +87,11 @@ def alone_on_gpu(device: torch.device, locks: Path) -> Iterator[None]:
         lock.release()
 
 
-def _device_name(device: torch.device) -> str:
+def _device_name(device: torch.device, number: int) -> str:
     """The same for every process that sees this GPU, whatever number CUDA_VISIBLE_DEVICES gives it."""
     if device.type != "cuda":
         return device.type
-    return f"gpu-{torch.cuda.get_device_properties(device).uuid}"
+    return f"gpu-{torch.cuda.get_device_properties(number).uuid}"
 
 
 def _keep_freed_memory() -> None:

@@ -4,7 +4,8 @@
     for epoch in trainer.epochs(): ...
 
 All that is random is keyed (randomness.py) and all that changes is in `Trainer.checkpoint()`, so a training that is
-resumed between any two updates goes on to the same bits.
+resumed between any two updates goes on to the same bits. Several processes may train one model (distributed.py): each
+has a Trainer, which computes its shares of every batch and then holds what all the others hold.
 """
 
 import copy
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from nmt.batching import Batch, ParallelText
 from nmt.checkpoint import Checkpoint
 from nmt.config import Schedule, Train
+from nmt.distributed import Gradients, Team
 from nmt.errors import UserError
 from nmt.model.seq2seq import Seq2Seq
 
@@ -72,6 +74,17 @@ class Progress:
     best_loss: float = math.inf
 
 
+@dataclass(frozen=True)
+class Work:
+    """One update: the whole batch in numbers, and this process's shares of it, each in the turns it is taken in."""
+
+    examples: np.ndarray
+    source_tokens: int
+    target_tokens: int
+    pairs: int
+    shares: list[list[Batch]]
+
+
 class Trainer:
     """Everything that changes while a model is trained."""
 
@@ -83,7 +96,9 @@ class Trainer:
         settings: Train,
         seed: int,
         on_update: Callable[[UpdateResult], None],
+        team: Team | None = None,
     ) -> None:
+        self.team = team or Team(shares=1)
         self.model = model
         self.averaged = copy.deepcopy(model)
         self.train, self.dev = train, dev
@@ -99,6 +114,7 @@ class Trainer:
             weight_decay=settings.weight_decay,
             fused=True,
         )
+        self.gradients = Gradients(list(model.parameters()), self.team)
 
     @property
     def finished(self) -> bool:
@@ -119,35 +135,42 @@ class Trainer:
         progress = self.progress
         settings = self.settings
         plan = self.train.shuffled_plan(settings.batch_tokens, settings.joining, keys=(self.seed, progress.epoch))
-        for place, batch in enumerate(self._prefetched(plan[progress.batch :]), start=progress.batch):
-            self._update(batch.to(self.model.device), place, len(plan))
+        for place, work in enumerate(self._prefetched(plan[progress.batch :]), start=progress.batch):
+            self._update(work, place, len(plan))
 
-    def _prefetched(self, plan: list[np.ndarray]) -> Iterator[Batch]:
+    def _prefetched(self, plan: list[np.ndarray]) -> Iterator[Work]:
         """The batches of a plan; while one is used, a thread pads the next."""
         with ThreadPoolExecutor(max_workers=1) as loader:
-            waiting = loader.submit(self.train.batch, plan[0]) if plan else None
+            waiting = loader.submit(self._load, plan[0]) if plan else None
             for examples in [*plan[1:], None]:
                 if waiting is not None:
-                    batch = waiting.result()
-                    waiting = None if examples is None else loader.submit(self.train.batch, examples)
-                    yield batch
+                    work = waiting.result()
+                    waiting = None if examples is None else loader.submit(self._load, examples)
+                    yield work
 
-    def _update(self, batch: Batch, place: int, batches: int) -> None:
+    def _load(self, examples: np.ndarray) -> Work:
+        sources, targets = (text.lengths_of(examples).sum(1) + 1 for text in (self.train.source, self.train.target))
+        shares = self.team.cut(examples, self.settings.accumulate)
+        return Work(
+            examples=examples,
+            source_tokens=int(sources.sum()),
+            target_tokens=int(targets.sum()),
+            pairs=int((sources * targets).sum()),
+            shares=[[self.train.batch(part) for part in share] for share in shares],
+        )
+
+    def _update(self, work: Work, place: int, batches: int) -> None:
         settings, progress = self.settings, self.progress
         rate = learning_rate(settings, progress.updates, (progress.epoch + place / batches) / settings.max_epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        masks = self.model.masks(batch.rows, self.seed, progress.updates)
-        loss = self.model.loss(batch, settings.label_smoothing, masks)
-        self.optimizer.zero_grad()
-        (loss.smoothed / loss.tokens).backward()  # type: ignore[no-untyped-call]
+        plain = self._gradients(work)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
-        plain = loss.plain.item()
         if not (math.isfinite(plain) and math.isfinite(norm.item())):
             raise UserError(
                 f"loss or gradient is not finite at update {progress.updates + 1} "
                 f"(epoch {progress.epoch + 1}, batch {place + 1} of {batches}, "
-                f"examples that begin with train lines {_some(batch.rows)}): "
+                f"examples that begin with train lines {_some(work.examples[:, 0])}): "
                 "lower train.learning_rate, lengthen the warm-up, or look at those lines"
             )
         self.optimizer.step()
@@ -155,16 +178,30 @@ class Trainer:
         progress.updates += 1
         progress.learning_rate = rate
         progress.batch = place + 1
-        progress.source_tokens += batch.source_tokens
-        progress.target_tokens += batch.target_tokens
-        progress.pairs += int((batch.source_lengths_B * (batch.outputs_BT != 0).sum(1)).sum())
+        progress.source_tokens += work.source_tokens
+        progress.target_tokens += work.target_tokens
+        progress.pairs += work.pairs
         progress.loss_sum += plain
-        progress.loss_tokens += batch.target_tokens
+        progress.loss_tokens += work.target_tokens
+        mean = plain / work.target_tokens
         self.on_update(
-            UpdateResult(
-                progress.epoch + 1, progress.updates, place + 1, batches, batch.target_tokens, plain / loss.tokens, rate
-            )
+            UpdateResult(progress.epoch + 1, progress.updates, place + 1, batches, work.target_tokens, mean, rate)
         )
+
+    def _gradients(self, work: Work) -> float:
+        """Set the gradients of the loss per token of the whole batch; returns its plain loss, summed, in nats."""
+        losses = []
+        for share, parts in enumerate(work.shares):
+            self.gradients.begin(share)
+            losses.append(sum(self._backward(part.to(self.model.device), work.target_tokens) for part in parts))
+        return self.gradients.add(losses)
+
+    def _backward(self, part: Batch, tokens: int) -> float:
+        """Add the gradients of a part of a batch of so many tokens; a row's masks are the same in whatever part."""
+        masks = self.model.masks(part.rows, self.seed, self.progress.updates)
+        loss = self.model.loss(part, self.settings.label_smoothing, masks)
+        (loss.smoothed / tokens).backward()  # type: ignore[no-untyped-call]
+        return loss.plain.item()
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -175,7 +212,7 @@ class Trainer:
 
     def _finish_epoch(self) -> EpochResult:
         progress = self.progress
-        dev_loss = evaluate_loss(self.averaged, self.dev, self.settings.batch_tokens)
+        dev_loss = evaluate_loss(self.averaged, self.dev, self.settings.batch_tokens, self.team)
         if not math.isfinite(dev_loss):
             raise UserError(
                 f"dev loss is not finite after update {progress.updates} (epoch {progress.epoch + 1}): "
@@ -196,6 +233,7 @@ class Trainer:
         )
         self.history.append(result)
         progress.batch, progress.loss_sum, progress.loss_tokens = 0, 0.0, 0
+        self.team.check(self.checkpoint().tensors)
         return result
 
     def checkpoint(self) -> Checkpoint:
@@ -248,14 +286,21 @@ def _decay(schedule: Schedule, update: int, done: float) -> float:
 
 
 @torch.no_grad()
-def evaluate_loss(model: Seq2Seq, text: ParallelText, batch_tokens: int) -> float:
-    """Nats per real target token over all of `text`, without dropout and label smoothing."""
-    total, tokens = 0.0, 0
-    for examples in text.plan(4 * batch_tokens):
-        loss = model.loss(text.batch(examples).to(model.device), 0.0)
-        total += loss.plain.item()
-        tokens += loss.tokens
-    return total / tokens
+def evaluate_loss(model: Seq2Seq, text: ParallelText, batch_tokens: int, team: Team | None = None) -> float:
+    """Nats per real target token over all of `text`, without dropout and label smoothing; each of a team does a part.
+
+    Batches of neighbouring lengths go to different processes, and what they find is added in the plan's order.
+    """
+    team = team or Team(shares=1)
+    plan = text.plan(4 * batch_tokens)
+    losses = {
+        place: model.loss(text.batch(plan[place]).to(model.device), 0.0).plain.item()
+        for place in range(team.rank, len(plan), team.size)
+    }
+    total = 0.0
+    for loss in team.collect(losses, len(plan)):  # not sum(), which rounds otherwise from one Python to the next
+        total += loss
+    return total / (int(text.target.lengths.sum()) + len(text))
 
 
 class Every:
@@ -273,6 +318,6 @@ class Every:
         return True
 
 
-def _some(rows: Tensor) -> str:
-    lines = np.sort(rows.cpu().numpy()) + 1
+def _some(rows: np.ndarray) -> str:
+    lines = np.sort(rows) + 1
     return ", ".join(map(str, lines[:5])) + (f" and {len(lines) - 5} more" if len(lines) > 5 else "")

@@ -6,6 +6,7 @@ Params  corpus, prepare.unicode, runtime, model, train, variants.<variant>
 
 A training that was killed goes on from its last state in .nmt/training/<training id>, which is written every half
 minute, or every NMT_CHECKPOINT_SECONDS: no result depends on them, so they are no parameter.
+With train.devices > 1 the stage starts a process for each, of which the first writes (docs/parallel.md).
 """
 
 import os
@@ -21,11 +22,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from nmt import identity, paths, tracking
+from nmt import distributed, identity, launcher, paths, tracking
 from nmt.batching import ParallelText
 from nmt.bundle import BundleConfig, save_bundle
 from nmt.checkpoint import load_checkpoint, save_checkpoint
 from nmt.config import Params, load_params
+from nmt.distributed import Lost, Team
 from nmt.errors import UserError
 from nmt.files import sha256, write_csv, write_json
 from nmt.model.seq2seq import Seq2Seq
@@ -40,16 +42,40 @@ def main(variant: str, seed: int) -> None:
     """Train, or go on with a training that was killed, and write the model and how it came about."""
     params = load_params()
     runtime = resolve(params.runtime)
+    processes = launcher.processes(params.train.devices, runtime.device)
+    if processes > 1 and not distributed.launched():
+        start_processes(processes, runtime, variant, seed)
+        return
+    try:
+        with distributed.team(params.train.devices, runtime.device) as team:
+            trainer = make_trainer(params, variant, seed, runtime, team)
+            if team.leads:
+                lead(trainer, params, variant, seed, runtime)
+            else:
+                follow(trainer)
+    except Lost as error:
+        print(f"another process of this training cannot be reached ({error})", file=sys.stderr, flush=True)
+        sys.exit(launcher.LOST)
+
+
+def start_processes(processes: int, runtime: Resolved, variant: str, seed: int) -> None:
+    """Run this stage in so many processes, each of which finds itself part of a team."""
+    with alone_on_gpu(runtime.device, workspace() / paths.STATE, processes):
+        if status := launcher.launch(processes, "nmt.stages.train", variant, str(seed)):
+            sys.exit(status)
+
+
+def lead(trainer: Trainer, params: Params, variant: str, seed: int, runtime: Resolved) -> None:
+    """Train, alone or before others, and write all that there is to write."""
     training_id = identity.training_id(variant, seed)
     state = paths.resume_state(training_id)
     state.mkdir(parents=True, exist_ok=True)
     try:
         with (
             FileLock(state.with_suffix(".lock"), timeout=0),
-            alone_on_gpu(runtime.device, workspace() / paths.STATE),
+            alone_on_gpu(runtime.device, workspace() / paths.STATE, int(trainer.team.size == 1)),
             tracking.live_training(variant, seed) as live,
         ):
-            trainer = make_trainer(params, variant, seed, runtime)
             train(trainer, state, live, f"{variant}-{seed}")
             write_outputs(trainer, params, variant, seed, runtime, training_id)
             shutil.rmtree(state)
@@ -59,7 +85,30 @@ def main(variant: str, seed: int) -> None:
         ) from None
 
 
-def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved) -> Trainer:
+def follow(trainer: Trainer) -> None:
+    """Take part in a training that another process leads: nothing is written here."""
+    team = trainer.team
+    checkpoint = team.share(None)
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+    with Stop() as stop:
+
+        def leave_if_wanted() -> None:
+            if wanted := team.largest(stop.wanted):
+                team.outlive_leader()
+                sys.exit(128 + wanted)
+
+        trainer.on_update = lambda _: leave_if_wanted()
+        try:
+            for _ in trainer.epochs():
+                pass
+        except UserError:  # the leader has met it, too, and tells it
+            team.outlive_leader()
+            raise Lost("the leader has ended") from None
+        leave_if_wanted()
+
+
+def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved, team: Team) -> Trainer:
     """The model with its initial weights, and the data."""
     sizes = [Subwords.load(paths.subword_model(side)).size for side in paths.SIDES]
     model = Seq2Seq(params.model, params.variant(variant).attention, *sizes)
@@ -69,12 +118,13 @@ def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved) -> 
     train_text, dev_text = (
         ParallelText.open(*(paths.token_store(split, side) for side in paths.SIDES)) for split in ("train", "dev")
     )
-    return Trainer(model, train_text, dev_text, params.train, seed, on_update=lambda _: None)
+    return Trainer(model, train_text, dev_text, params.train, seed, on_update=lambda _: None, team=team)
 
 
 def train(trainer: Trainer, state: Path, live: tracking.LiveCurves, name: str) -> None:
     """Run the epochs that are left, with a bar, live curves and a checkpoint now and then."""
-    checkpoint = load_checkpoint(state)
+    team = trainer.team
+    checkpoint = team.share(load_checkpoint(state))
     if checkpoint is not None:
         trainer.restore(checkpoint)
         print(f"going on after update {trainer.progress.updates}", flush=True)
@@ -85,18 +135,19 @@ def train(trainer: Trainer, state: Path, live: tracking.LiveCurves, name: str) -
             display.show(result)
             if result.update % 10 == 0:
                 live.log(result.update, {"train_loss": result.loss, "tokens_per_second": display.tokens_per_second})
-            if stop.wanted or due():
+            wanted = team.largest(stop.wanted)
+            if wanted or due():
                 save_checkpoint(state, trainer.checkpoint())
-            if stop.wanted:
-                sys.exit(128 + stop.wanted)
+            if wanted:
+                sys.exit(128 + wanted)
 
         trainer.on_update = on_update
         for epoch in trainer.epochs():
             live.log(epoch.updates, {"dev_loss": epoch.dev_loss})
             display.say(f"epoch {epoch.epoch}: train loss {epoch.train_loss:.3f}, dev loss {epoch.dev_loss:.3f}")
-        if stop.wanted:  # after the last update
+        if wanted := team.largest(stop.wanted):  # after the last update
             save_checkpoint(state, trainer.checkpoint())
-            sys.exit(128 + stop.wanted)
+            sys.exit(128 + wanted)
 
 
 def checkpoint_seconds() -> float:

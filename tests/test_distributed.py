@@ -1,0 +1,169 @@
+"""Several processes train as one: real processes, gloo, and the bytes of one process."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nmt import launcher
+from nmt.batching import ParallelText, TokenStore
+from nmt.config import Train
+from nmt.distributed import Gradients, Team
+from nmt.errors import UserError
+from nmt.training import Trainer, UpdateResult
+
+from .models import tiny_model, with_dropout
+from .project import ROOT, Project
+from .test_stages import wait_for
+from .test_training import RECIPE, copies, run
+
+LAUNCH = "import sys; from nmt.launcher import launch; sys.exit(launch(2, 'tests.team_worker', sys.argv[1]))"
+
+
+def trainer_of(text: ParallelText, team: Team, **changes: object) -> Trainer:
+    """A training of a tiny model with dropout, whose batches hold one to five examples."""
+    settings = Train.model_validate(RECIPE | {"max_epochs": 2, "batch_tokens": 15} | changes)
+    return Trainer(with_dropout(tiny_model("additive"), 0.2), text, text, settings, 1, lambda _: None, team)
+
+
+def losses(training: Trainer) -> list[float]:
+    """The loss of each update, then the dev loss of each epoch, of a training to its end."""
+    curve: list[float] = []
+
+    def on_update(result: UpdateResult) -> None:
+        curve.append(result.loss)
+
+    training.on_update = on_update
+    history = run(training)
+    return [*curve, *(row.dev_loss for row in history)]
+
+
+def state(training: Trainer) -> dict[str, torch.Tensor]:
+    """All tensors that a checkpoint has."""
+    return {name: tensor.detach().clone() for name, tensor in training.checkpoint().tensors.items()}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> ParallelText:
+    """Something to learn."""
+    return copies(tmp_path_factory.mktemp("text"))
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """Three shares on two processes: the bytes of one process; with one share, the same losses but for rounding.
+
+    One process has two shares and the other one, and batches of one or two examples leave shares empty. A checkpoint
+    goes from the leader to the other, and a bit that differs between them is found.
+    """
+    text = copies(tmp_path)
+    subprocess.run([sys.executable, "-c", LAUNCH, str(tmp_path)], cwd=ROOT, check=True, timeout=300)
+    alone, undivided = trainer_of(text, Team(3)), trainer_of(text, Team(1))
+    curve = losses(alone)
+    assert curve == pytest.approx(losses(undivided), abs=1e-5)
+    for rank in range(2):
+        seen = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert seen["losses"] == curve
+        assert seen["shared"]
+        assert "the devices have come to different weights.bridge.weight" in seen["drifted"]
+        theirs = load_file(tmp_path / f"{rank}.safetensors")
+        assert all(torch.equal(theirs[name], tensor) for name, tensor in state(alone).items())
+    for name, tensor in state(undivided).items():
+        torch.testing.assert_close(theirs[name], tensor, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("shares", "turns"), [(1, 2), (2, 7)])
+def test_turns_give_what_the_whole_batch_gives(text: ParallelText, shares: int, turns: int) -> None:
+    """The same losses but for rounding, also where a batch has fewer examples than there are turns."""
+    expected = losses(trainer_of(text, Team(shares)))
+    assert losses(trainer_of(text, Team(shares), accumulate=turns)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_no_process_waits_long_for_another(tmp_path: Path) -> None:
+    """Each example is in one part; a batch's largest share has hardly more padded tokens than the mean one."""
+    random = np.random.default_rng(1)
+    lengths = random.geometric(0.1, 2000)
+    for side, counted in (("source", lengths), ("target", lengths + random.integers(0, 3, 2000))):
+        TokenStore.write(tmp_path / side, [[5] * length for length in counted.tolist()])
+    text = ParallelText.open(tmp_path / "source", tmp_path / "target")
+    largest = mean = 0.0
+    for examples in text.shuffled_plan(5000, Train.model_validate(RECIPE).joining, keys=(1, 1)):
+        shares = [Team(3, rank, 3).cut(examples, turns=2)[0] for rank in range(3)]
+        parts = [part for share in shares for part in share]
+        assert len(parts) == min(6, len(examples))
+        assert sorted(np.concatenate(parts)[:, 0]) == sorted(examples[:, 0])
+        padded = [sum(text.batch(part).source_BS.numel() for part in share) for share in shares]
+        largest, mean = largest + max(padded), mean + sum(padded) / 3
+    assert largest < 1.05 * mean, largest / mean
+
+
+def test_a_sum_is_added_in_one_order() -> None:
+    """Whatever the numbers, three rows are added from the first to the last, and the losses with them."""
+    rows = torch.tensor([[1e8, 1.0], [1.0, 2.0], [-1e8, 3.0]])
+    assert Team(3).add(rows).tolist() == [0.0, 6.0]
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    gradients = Gradients([parameter], Team(3))
+    for share, row in enumerate(rows):
+        gradients.begin(share)
+        (parameter * row[0]).sum().backward()
+    assert gradients.add([1.0, 2.0, 3.0]) == 6.0
+    assert parameter.grad is not None
+    assert parameter.grad.tolist() == [0.0]
+
+
+def test_more_processes_than_shares_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some would have nothing to do; and a number of processes that is none is told."""
+    with pytest.raises(UserError, match=r"4 processes cannot work on 2 shares of a batch: raise train\.devices"):
+        Team(2, 0, 4)
+    assert launcher.processes(4, torch.device("cpu")) == 4
+    monkeypatch.setenv("NMT_PROCESSES", "3")
+    assert launcher.processes(4, torch.device("cpu")) == 3
+    monkeypatch.setenv("NMT_PROCESSES", "none")
+    with pytest.raises(UserError, match="NMT_PROCESSES is 'none'; write a number"):
+        launcher.processes(4, torch.device("cpu"))
+
+
+STAGE = (sys.executable, "-m", "nmt.stages.train", "attention", "1")
+OFF = {"NMT_TRACKING": "off", "PYTHONPATH": "src"}
+
+
+def states(project: Project) -> list[Path]:
+    """Checkpoints of trainings that have not finished."""
+    return list(project.folder.glob(".nmt/*/*/state.safetensors"))
+
+
+def worker(project: Project, process: subprocess.Popen[bytes]) -> psutil.Process:
+    """The last of a training's processes, as soon as a new checkpoint shows that they train."""
+    known = {(path, path.stat().st_ino) for path in states(project)}
+
+    def renewed() -> bool:
+        return bool({(path, path.stat().st_ino) for path in states(project)} - known)
+
+    wait_for(renewed, process)
+    return psutil.Process(process.pid).children()[-1]
+
+
+@pytest.mark.xdist_group("dvc")
+def test_a_killed_process_does_not_end_the_training(small_project: Project, tmp_path: Path) -> None:
+    """One of two is asked to stop: both do, with a checkpoint. One is killed: all go on, to the bytes of one alone."""
+    one, two = (small_project.copy(tmp_path / name) for name in ("one", "two"))
+    for project in (one, two):
+        project.set_params({"train.devices": 2, "train.max_epochs": 8})
+    stopped = two.start(*STAGE, **OFF, NMT_CHECKPOINT_SECONDS="0")
+    worker(two, stopped).terminate()
+    assert stopped.wait(120) == 128 + signal.SIGTERM
+    assert states(two)
+    assert not (two.folder / "reports/training/attention/1/history.csv").exists()
+    killed = two.start(*STAGE, **OFF, NMT_CHECKPOINT_SECONDS="0")
+    worker(two, killed).kill()
+    assert killed.wait(300) == 0
+    assert not states(two)
+    one.run(*STAGE, **OFF, NMT_PROCESSES="1")
+    for name in ("models/attention/1/model.safetensors", "reports/training/attention/1/history.csv"):
+        assert (two.folder / name).read_bytes() == (one.folder / name).read_bytes(), name
