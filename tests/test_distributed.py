@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nmt import launcher
 from nmt.batching import ParallelText, TokenStore
 from nmt.config import Train
 from nmt.distributed import Gradients, Team
 from nmt.errors import UserError
+from nmt.runtime import processes
 from nmt.training import Trainer, UpdateResult
 
 from .models import tiny_model, with_dropout
@@ -121,12 +121,13 @@ def test_more_processes_than_shares_are_refused(monkeypatch: pytest.MonkeyPatch)
     """Some would have nothing to do; and a number of processes that is none is told."""
     with pytest.raises(UserError, match=r"4 processes cannot work on 2 shares of a batch: raise train\.devices"):
         Team(2, 0, 4)
-    assert launcher.processes(4, torch.device("cpu")) == 4
+    cpu = torch.device("cpu")
+    assert (processes(cpu, 4), processes(cpu)) == (4, 1)
     monkeypatch.setenv("NMT_PROCESSES", "3")
-    assert launcher.processes(4, torch.device("cpu")) == 3
+    assert (processes(cpu, 4), processes(cpu, 2), processes(cpu)) == (3, 2, 3)
     monkeypatch.setenv("NMT_PROCESSES", "none")
     with pytest.raises(UserError, match="NMT_PROCESSES is 'none'; write a number"):
-        launcher.processes(4, torch.device("cpu"))
+        processes(cpu)
 
 
 STAGE = (sys.executable, "-m", "nmt.stages.train", "attention", "1")

@@ -1,5 +1,7 @@
 """Text in, text out: order, batches, odd lines, long lines, prefixes, forced decoding."""
 
+import multiprocessing
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -80,19 +82,44 @@ def test_batches_and_order_change_nothing(attentive: Translator, order: list[int
         assert_close(together[place].hypotheses, alone[i].hypotheses)
 
 
-def test_threads_change_no_bit(bundles: dict[str, Path]) -> None:
-    """Batches side by side give what they give one after the other, found and forced, and progress counts them all."""
+def test_threads_and_processes_change_no_bit(bundles: dict[str, Path]) -> None:
+    """Batches side by side give what they give one after the other, whatever is asked, and progress counts them all."""
     results = []
-    for threads in (1, 3):
-        translator = Translator.load(bundles["additive"], BEAM, device="cpu", threads=threads)
-        done: list[int] = []
-        translations = translator.translate(LINES * 3, progress=done.append)
-        forced = translator.score(LINES * 3, LINES[::-1] * 3)
-        assert sum(done) == 3 * len(LINES)
-        results.append([one for translation in translations for one in translation.hypotheses] + forced)
-    for alone, beside in zip(*results, strict=True):
-        assert (alone.pieces, alone.log_probability) == (beside.pieces, beside.log_probability)
-        np.testing.assert_array_equal(alone.attention, beside.attention)
+    for threads, processes in ((1, 1), (3, 1), (1, 2)):
+        translator = Translator.load(bundles["additive"], BEAM, device="cpu", threads=threads, processes=processes)
+        with closing(translator):
+            results.append(everything(translator))
+    for other in results[1:]:
+        for alone, beside in zip(results[0], other, strict=True):
+            np.testing.assert_equal(alone, beside)
+
+
+def everything(translator: Translator) -> list[object]:
+    """Numbers, pieces and matrices of all that a translator does."""
+    done: list[int] = []
+    translations = translator.translate(LINES * 3, progress=done.append)
+    forced = translator.score(LINES * 3, LINES[::-1] * 3, progress=done.append)
+    pairs = [(one.source_pieces, one.pieces) for one in forced[: len(LINES)]]
+    shares = [np.eye(len(source)) for source, _ in pairs]
+    sources, targets = zip(*pairs, strict=True)
+    influences = translator.influence(sources, targets, shares, progress=done.append)
+    assert sum(done) == 7 * len(LINES)
+    with translator.ablated("uniform"):
+        disturbed = translator.translate(LINES)
+    assert disturbed != translations[: len(LINES)]
+    found = [one for line in translations + disturbed for one in line.hypotheses]
+    decoded = [(one.pieces, one.log_probability, one.attention) for one in [*found, *forced]]
+    return [*decoded, *((one.erasure, one.gradient) for one in influences)]
+
+
+def test_a_lost_process_is_told(bundles: dict[str, Path]) -> None:
+    """In one line, not as the traceback of a pool."""
+    with closing(Translator.load(bundles["none"], BEAM, device="cpu", threads=1, processes=2)) as translator:
+        translator.translate(["你好"])
+        for process in multiprocessing.active_children():
+            process.kill()
+        with pytest.raises(UserError, match="a process that translates was ended"):
+            translator.translate(["你好"])
 
 
 def test_every_line_has_its_translation(translator: Translator) -> None:

@@ -91,6 +91,10 @@ class Team:
         with contextlib.suppress(Lost):
             self.largest(0)
 
+    def agrees(self, number: int) -> bool:
+        """Whether everyone has this number (below 2**63)."""
+        return -self.largest(-number) == self.largest(number)
+
     def collect(self, numbers: Mapping[int, float], count: int) -> list[float]:
         """All of `count` numbers, each known by its place to one process."""
         tensor = torch.zeros(count, dtype=torch.float64)

@@ -31,7 +31,7 @@ _ROWS = 64
 """Passes of a batch: what is kept for their way back stays in the processor's cache."""
 _CELLS = 2**16
 """Passes x source x target positions of a batch: the memory for attention and its gradients grows with them."""
-_BLOCK = 250
+BLOCK = 250
 """Texts that are measured together: enough to find passes of equal lengths among them."""
 _NO_WORD = -1
 
@@ -72,8 +72,8 @@ def influence(
 ) -> list[Influence]:
     """Measure both for every text; `progress` is told how many more are done."""
     found: list[Influence] = []
-    for begin in range(0, len(texts), _BLOCK):
-        block = texts[begin : begin + _BLOCK]
+    for begin in range(0, len(texts), BLOCK):
+        block = texts[begin : begin + BLOCK]
         found += map(Influence, _erasure(model, block), _gradient(model, block))
         if progress:
             progress(len(block))

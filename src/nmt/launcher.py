@@ -12,12 +12,9 @@ import sys
 import uuid
 from collections.abc import Sequence
 
-import torch
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-from nmt.errors import UserError
 
 RESTARTS = 3
 """How often processes that were killed are started anew; a training goes on from its last state each time."""
@@ -26,22 +23,6 @@ LOST = os.EX_TEMPFAIL
 _LOOPBACK = "127.0.0.1"
 
 log = logging.getLogger(__name__)
-
-
-def processes(shares: int, device: torch.device) -> int:
-    """How many processes work on so many shares here: one for each, but none without a GPU where GPUs are used.
-
-    NMT_PROCESSES may lower it: no result depends on it, so it is no parameter.
-    """
-    here = torch.cuda.device_count() if device.type == "cuda" else shares
-    return min(shares, here, _allowed() or shares)
-
-
-def _allowed() -> int | None:
-    text = os.environ.get("NMT_PROCESSES", "")
-    if text and not (text.isdecimal() and int(text)):
-        raise UserError(f"NMT_PROCESSES is {text!r}; write a number of processes, such as 1")
-    return int(text) if text else None
 
 
 def launch(processes: int, *command: str) -> int:

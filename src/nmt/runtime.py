@@ -57,6 +57,22 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def processes(device: torch.device, wanted: int | None = None) -> int:
+    """How many processes to use for so many pieces of work, or for any number of them.
+
+    One for each GPU; on a CPU as many as are wanted, or one. NMT_PROCESSES may say another number, though none without
+    a GPU where GPUs are used: no result depends on it, so it is no parameter.
+    """
+    text = os.environ.get("NMT_PROCESSES", "")
+    if text and not (text.isdecimal() and int(text)):
+        raise UserError(f"NMT_PROCESSES is {text!r}; write a number of processes, such as 1")
+    if device.type == "cuda":
+        asked = min(int(text or torch.cuda.device_count()), torch.cuda.device_count())
+    else:
+        asked = int(text or wanted or 1)
+    return min(asked, wanted or asked)
+
+
 @contextlib.contextmanager
 def alone_on_gpu(device: torch.device, locks: Path, count: int = 1) -> Iterator[None]:
     """Hold so many GPUs for one training at a time, however many workers share `locks`; a CPU is shared freely.

@@ -5,14 +5,18 @@ Stages, commands and the served model all call `Translator.load(folder).translat
 
 import functools
 import math
+import multiprocessing
 import os
 import re
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +29,7 @@ from nmt.config import Runtime
 from nmt.corpus import normalise_lines
 from nmt.decoding import Decoding
 from nmt.errors import UserError
-from nmt.influence import Given, Influence, influence
+from nmt.influence import BLOCK, Given, Influence, influence
 from nmt.runtime import resolve
 from nmt.search import Hypotheses, beam_search, greedy_search
 from nmt.subwords import BOS, EOS
@@ -42,6 +46,7 @@ _SENTENCE = re.compile(r".+?(?:[。！？!?]+[”’」』）)\"']*|[.…]+[”�
 
 Pieces = list[int]
 Side = Literal["source", "target"]
+Device = Literal["auto", "cpu", "cuda"]
 _Result = TypeVar("_Result")
 
 
@@ -49,14 +54,17 @@ class Translator:
     """A trained model that reads and writes text.
 
     As many batches as it has `threads` are worked on side by side, each by one thread: small products gain little from
-    a second one, and so no number of threads changes a bit of a result.
+    a second one, and so no number of threads changes a bit of a result. Nor does a number of `processes` in their
+    place, each with a copy of the model and on CUDA a GPU of its own.
     """
 
-    def __init__(self, bundle: Bundle, decoding: Decoding, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, decoding: Decoding, threads: int = 1, pool: Executor | None = None) -> None:
         self.bundle = bundle
         self.decoding = decoding
         self.threads = threads
         self.model = bundle.model.eval()
+        self._pool = pool
+        self._ablation: str | None = None
 
     @classmethod
     def load(
@@ -64,18 +72,27 @@ class Translator:
         directory: Path | str,
         decoding: Decoding | None = None,
         *,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
+        device: Device = "auto",
         threads: int | None = None,
+        processes: int = 1,
     ) -> "Translator":
         """Read the bundle in `directory`; decoding settings not given are those of `Decoding.beside`.
 
-        The arithmetic is float32 on every device. `threads` of None: one for each core.
+        The arithmetic is float32 on every device. `threads` of None: one for each core. Who asks for more than one of
+        the `processes` closes the translator in the end.
         """
         chosen = resolve(Runtime(device=device, precision="float32", threads=1)).device
         if threads is None:
             threads = (os.cpu_count() or 1) if chosen.type == "cpu" else 1
         folder = Path(directory)
-        return cls(load_bundle(folder, chosen), decoding or Decoding.beside(folder), threads)
+        decoding = decoding or Decoding.beside(folder)
+        copies = _copies(processes, folder, decoding, device) if processes > 1 else None
+        return cls(load_bundle(folder, chosen), decoding, threads, copies)
+
+    def close(self) -> None:
+        """End the other processes."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def translate(
         self,
@@ -129,7 +146,7 @@ class Translator:
         batches = list(similar_shapes(shapes, self.decoding.batch_sentences, _FORCED_CELLS))
         forced: dict[int, Forced] = {}
         work = self._side_by_side(
-            lambda batch: self._force([read[i] for i in batch], [written[i] for i in batch]), batches
+            Translator._force, (([read[i] for i in batch], [written[i] for i in batch]) for batch in batches)
         )
         for batch, own in zip(batches, work, strict=True):
             forced.update(zip(batch, own, strict=True))
@@ -151,21 +168,37 @@ class Translator:
         is read as one here.
         """
         read, written = map(self.bundle.source.ids, sources), map(self.bundle.target.ids, targets)
-        return influence(self.model, list(map(Given, read, written, shares)), progress)
+        given = list(map(Given, read, written, shares))
+        blocks = [given[begin : begin + BLOCK] for begin in range(0, len(given), BLOCK)]
+        measured: list[Influence] = []
+        for own in self._side_by_side(Translator._influence, ((block,) for block in blocks)):
+            measured += own
+            if progress:
+                progress(len(own))
+        return measured
 
     @contextmanager
     def ablated(self, name: str) -> Iterator[None]:
         """Translate with the attention disturbed, while the block lasts."""
         with ablated(self.model, name):
-            yield
+            self._ablation = name
+            try:
+                yield
+            finally:
+                self._ablation = None
 
-    def _side_by_side(self, work: Callable[[list[int]], _Result], batches: Iterable[list[int]]) -> Iterator[_Result]:
-        """The results for the batches, in order."""
-        if self.threads == 1:
-            yield from map(work, batches)
-            return
-        with ThreadPoolExecutor(self.threads) as pool:
-            yield from pool.map(work, batches)
+    def _side_by_side(self, work: Callable[..., _Result], batches: Iterable[tuple[Any, ...]]) -> Iterator[_Result]:
+        """The results of a method of ours for batches, which are its arguments, in order."""
+        if self._pool is not None:
+            try:
+                yield from self._pool.map(functools.partial(_work_on_copy, work.__name__, self._ablation), batches)
+            except BrokenProcessPool:
+                raise UserError("a process that translates was ended; run the command again") from None
+        elif self.threads == 1:
+            yield from (work(self, *batch) for batch in batches)
+        else:
+            with ThreadPoolExecutor(self.threads) as pool:
+                yield from pool.map(lambda batch: work(self, *batch), batches)
 
     def _normalise(self, side: Side, lines: Sequence[str]) -> list[str]:
         config = self.bundle.config
@@ -191,7 +224,8 @@ class Translator:
         batches = list(similar_shapes(shapes, decoding.batch_sentences, _SEARCH_CELLS // decoding.beam_size))
         found: dict[int, list[Hypothesis]] = {}
         work = self._side_by_side(
-            lambda batch: self._search_batch([jobs[i] for i in batch], [limits[i] for i in batch], decoding), batches
+            Translator._search_batch,
+            (([jobs[i] for i in batch], [limits[i] for i in batch], decoding) for batch in batches),
         )
         for batch, own in zip(batches, work, strict=True):
             found.update(zip(batch, own, strict=True))
@@ -245,6 +279,9 @@ class Translator:
         joined = [Hypothesis.joined(ranked, language, length_penalty) for ranked in zip(*found, strict=False)]
         return Translation(source_pieces, sorted(joined, key=lambda hypothesis: -hypothesis.score))
 
+    def _influence(self, texts: Sequence[Given]) -> list[Influence]:
+        return influence(self.model, texts)
+
     @torch.inference_mode()
     def _force(self, read: list[Pieces], written: list[Pieces]) -> list[Forced]:
         """Forced decoding of one batch; both sides with their eos."""
@@ -277,3 +314,32 @@ class _Job:
         """The most pieces that a translation may have: by the source's length, and room to go on after the prefix."""
         by_source = int(decoding.max_length_ratio * len(self.source)) + decoding.max_length_extra
         return max(by_source, len(self.prefix) + decoding.max_length_extra)
+
+
+_copy: Translator
+"""In a process that works for another's translator."""
+
+
+def _copies(count: int, folder: Path, decoding: Decoding, device: Device) -> ProcessPoolExecutor:
+    """Processes that each load the bundle for themselves; the k-th takes the k-th GPU."""
+    context = multiprocessing.get_context("spawn")
+    numbers: SimpleQueue[int] = context.SimpleQueue()
+    for number in range(count):
+        numbers.put(number)
+    return ProcessPoolExecutor(count, context, _load_copy, (numbers, folder, decoding, device))
+
+
+def _load_copy(numbers: "SimpleQueue[int]", folder: Path, decoding: Decoding, device: Device) -> None:
+    global _copy
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the one that it is meant for ends the others
+    number = numbers.get()
+    if torch.cuda.is_available() and device != "cpu":
+        torch.cuda.set_device(number)
+    _copy = Translator.load(folder, decoding, device=device, threads=1)
+
+
+def _work_on_copy(work: str, ablation: str | None, batch: tuple[Any, ...]) -> Any:
+    if ablation is None:
+        return getattr(_copy, work)(*batch)
+    with _copy.ablated(ablation):
+        return getattr(_copy, work)(*batch)

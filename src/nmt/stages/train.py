@@ -31,7 +31,7 @@ from nmt.distributed import Lost, Team
 from nmt.errors import UserError
 from nmt.files import sha256, write_csv, write_json
 from nmt.model.seq2seq import Seq2Seq
-from nmt.runtime import Resolved, alone_on_gpu, resolve
+from nmt.runtime import Resolved, alone_on_gpu, processes, resolve
 from nmt.stages.runner import run_for_model
 from nmt.subwords import Subwords
 from nmt.tracking.place import workspace
@@ -42,15 +42,18 @@ def main(variant: str, seed: int) -> None:
     """Train, or go on with a training that was killed, and write the model and how it came about."""
     params = load_params()
     runtime = resolve(params.runtime)
-    processes = launcher.processes(params.train.devices, runtime.device)
-    if processes > 1 and not distributed.launched():
-        start_processes(processes, runtime, variant, seed)
+    count = processes(runtime.device, params.train.devices)
+    if count > 1 and not distributed.launched():
+        start_processes(count, runtime, variant, seed)
         return
     try:
         with distributed.team(params.train.devices, runtime.device) as team:
+            training_id = identity.training_id(variant, seed)
+            if not team.agrees(int(training_id, 16) >> 1):
+                raise UserError("the machines have different code, data or params.yaml: bring all to the same commit")
             trainer = make_trainer(params, variant, seed, runtime, team)
             if team.leads:
-                lead(trainer, params, variant, seed, runtime)
+                lead(trainer, params, variant, seed, runtime, training_id)
             else:
                 follow(trainer)
     except Lost as error:
@@ -58,16 +61,15 @@ def main(variant: str, seed: int) -> None:
         sys.exit(launcher.LOST)
 
 
-def start_processes(processes: int, runtime: Resolved, variant: str, seed: int) -> None:
+def start_processes(count: int, runtime: Resolved, variant: str, seed: int) -> None:
     """Run this stage in so many processes, each of which finds itself part of a team."""
-    with alone_on_gpu(runtime.device, workspace() / paths.STATE, processes):
-        if status := launcher.launch(processes, "nmt.stages.train", variant, str(seed)):
+    with alone_on_gpu(runtime.device, workspace() / paths.STATE, count):
+        if status := launcher.launch(count, "nmt.stages.train", variant, str(seed)):
             sys.exit(status)
 
 
-def lead(trainer: Trainer, params: Params, variant: str, seed: int, runtime: Resolved) -> None:
+def lead(trainer: Trainer, params: Params, variant: str, seed: int, runtime: Resolved, training_id: str) -> None:
     """Train, alone or before others, and write all that there is to write."""
-    training_id = identity.training_id(variant, seed)
     state = paths.resume_state(training_id)
     state.mkdir(parents=True, exist_ok=True)
     try:

@@ -12,10 +12,13 @@ Writes  reports/translations/<variant>/<seed>:
         ablation.<name>.txt               the best hypotheses with the attention disturbed; not without attention
         joined.jsonl                      2, 3, ... consecutive test sentences joined and translated as one
 Params  corpus, runtime, translate
+
+With several GPUs each translates a part; on a CPU, NMT_PROCESSES says how many processes do. No result depends on it.
 """
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from nmt.decoding import Decoding
 from nmt.errors import UserError
 from nmt.files import fresh_folder, read_json_lines, read_lines, write_json_lines, write_lines, write_matrices
 from nmt.gold import read_gold
+from nmt.runtime import processes, resolve
 from nmt.stages.runner import run_for_model
 from nmt.translation import Forced, Hypothesis, Translation
 from nmt.translator import Translator
@@ -44,8 +48,9 @@ def main(variant: str, seed: int) -> None:
         Decoding.of(params.translate),
         device=params.runtime.device,
         threads=params.runtime.threads,
+        processes=processes(resolve(params.runtime).device),
     )
-    with fresh_folder(paths.translations(variant, seed)) as folder:
+    with closing(translator), fresh_folder(paths.translations(variant, seed)) as folder:
         with _bar(len(sources), "test sentences") as bar:
             translations = translator.translate(sources, progress=bar.update)
         with _bar(len(sources), "references") as bar:
