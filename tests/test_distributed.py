@@ -131,7 +131,7 @@ def test_more_processes_than_shares_are_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 STAGE = (sys.executable, "-m", "nmt.stages.train", "attention", "1")
-OFF = {"NMT_TRACKING": "off", "PYTHONPATH": "src"}
+OFF = {"NMT_TRACKING": "off", "NMT_CHECKPOINT_SECONDS": "0.2", "PYTHONPATH": "src"}
 
 
 def states(project: Project) -> list[Path]:
@@ -155,13 +155,13 @@ def test_a_killed_process_does_not_end_the_training(small_project: Project, tmp_
     """One of two is asked to stop: both do, with a checkpoint. One is killed: all go on, to the bytes of one alone."""
     one, two = (small_project.copy(tmp_path / name) for name in ("one", "two"))
     for project in (one, two):
-        project.set_params({"train.devices": 2, "train.max_epochs": 8})
-    stopped = two.start(*STAGE, **OFF, NMT_CHECKPOINT_SECONDS="0")
+        project.set_params({"train.devices": 2})
+    stopped = two.start(*STAGE, **OFF)
     worker(two, stopped).terminate()
     assert stopped.wait(120) == 128 + signal.SIGTERM
     assert states(two)
     assert not (two.folder / "reports/training/attention/1/history.csv").exists()
-    killed = two.start(*STAGE, **OFF, NMT_CHECKPOINT_SECONDS="0")
+    killed = two.start(*STAGE, **OFF)
     worker(two, killed).kill()
     assert killed.wait(300) == 0
     assert not states(two)

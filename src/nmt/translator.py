@@ -85,9 +85,9 @@ class Translator:
         if threads is None:
             threads = (os.cpu_count() or 1) if chosen.type == "cpu" else 1
         folder = Path(directory)
+        bundle = load_bundle(folder, chosen)
         decoding = decoding or Decoding.beside(folder)
-        copies = _copies(processes, folder, decoding, device) if processes > 1 else None
-        return cls(load_bundle(folder, chosen), decoding, threads, copies)
+        return cls(bundle, decoding, threads, _copies(processes, folder, decoding, device) if processes > 1 else None)
 
     def close(self) -> None:
         """End the other processes."""
