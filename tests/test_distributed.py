@@ -1,5 +1,6 @@
 """Several processes train as one: real processes, gloo, and the bytes of one process."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -134,37 +135,40 @@ STAGE = (sys.executable, "-m", "nmt.stages.train", "attention", "1")
 OFF = {"NMT_TRACKING": "off", "NMT_CHECKPOINT_SECONDS": "0.2", "PYTHONPATH": "src"}
 
 
-def states(project: Project) -> list[Path]:
-    """Checkpoints of trainings that have not finished."""
-    return list(project.folder.glob(".nmt/*/*/state.safetensors"))
+def states(project: Project) -> dict[Path, int]:
+    """Checkpoints of trainings that have not finished, each with a number that changes when it is written again."""
+    found = {}
+    for path in project.folder.glob(".nmt/*/*/state.safetensors"):
+        with contextlib.suppress(FileNotFoundError):  # it is being replaced
+            found[path] = path.stat().st_ino
+    return found
 
 
-def worker(project: Project, process: subprocess.Popen[bytes]) -> psutil.Process:
-    """The last of a training's processes, as soon as a new checkpoint shows that they train."""
-    known = {(path, path.stat().st_ino) for path in states(project)}
-
-    def renewed() -> bool:
-        return bool({(path, path.stat().st_ino) for path in states(project)} - known)
-
-    wait_for(renewed, process)
-    return psutil.Process(process.pid).children()[-1]
+def workers(project: Project, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """A training's processes, the leader first, as soon as a new checkpoint shows that they train."""
+    known = states(project)
+    wait_for(lambda: not states(project).items() <= known.items(), process)
+    return psutil.Process(process.pid).children()
 
 
 @pytest.mark.xdist_group("dvc")
 def test_a_killed_process_does_not_end_the_training(small_project: Project, tmp_path: Path) -> None:
     """One of two is asked to stop: both do, with a checkpoint. One is killed: all go on, to the bytes of one alone."""
     one, two = (small_project.copy(tmp_path / name) for name in ("one", "two"))
+    outputs = [Path("models/attention/1/model.safetensors"), Path("reports/training/attention/1/history.csv")]
     for project in (one, two):
         project.set_params({"train.devices": 2})
+        for output in outputs:
+            (project.folder / output).unlink(missing_ok=True)
     stopped = two.start(*STAGE, **OFF)
-    worker(two, stopped).terminate()
-    assert stopped.wait(120) == 128 + signal.SIGTERM
+    workers(two, stopped)[1].terminate()
+    assert stopped.wait(300) == 128 + signal.SIGTERM
     assert states(two)
-    assert not (two.folder / "reports/training/attention/1/history.csv").exists()
+    assert not any((two.folder / output).exists() for output in outputs)
     killed = two.start(*STAGE, **OFF)
-    worker(two, killed).kill()
-    assert killed.wait(300) == 0
+    workers(two, killed)[0].kill()
+    assert killed.wait(600) == 0
     assert not states(two)
     one.run(*STAGE, **OFF, NMT_PROCESSES="1")
-    for name in ("models/attention/1/model.safetensors", "reports/training/attention/1/history.csv"):
-        assert (two.folder / name).read_bytes() == (one.folder / name).read_bytes(), name
+    for output in outputs:
+        assert (two.folder / output).read_bytes() == (one.folder / output).read_bytes(), output
