@@ -21,7 +21,12 @@ def train(folder: Path, team: Team) -> None:
     training = trainer_of(text, team)
     curve = losses(training)
     save_file(state(training), folder / f"{team.rank}.safetensors")
-    seen = {"losses": curve, "shared": shared(training, team), "drifted": drifted(training, team)}
+    seen = {
+        "losses": curve,
+        "agrees": [team.agrees(7), team.agrees(team.rank)],
+        "shared": shared(training, team),
+        "drifted": drifted(training, team),
+    }
     (folder / f"{team.rank}.json").write_text(json.dumps(seen))
 
 

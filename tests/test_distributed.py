@@ -71,6 +71,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     for rank in range(2):
         seen = json.loads((tmp_path / f"{rank}.json").read_text())
         assert seen["losses"] == curve
+        assert seen["agrees"] == [True, False]
         assert seen["shared"]
         assert "the devices have come to different weights.bridge.weight" in seen["drifted"]
         theirs = load_file(tmp_path / f"{rank}.safetensors")

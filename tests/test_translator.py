@@ -83,12 +83,14 @@ def test_batches_and_order_change_nothing(attentive: Translator, order: list[int
 
 
 def test_threads_and_processes_change_no_bit(bundles: dict[str, Path]) -> None:
-    """Batches side by side give what they give one after the other, whatever is asked, and progress counts them all."""
+    """Batches side by side give what they give one after the other, and progress counts them all."""
     results = []
     for threads, processes in ((1, 1), (3, 1), (1, 2)):
         translator = Translator.load(bundles["additive"], BEAM, device="cpu", threads=threads, processes=processes)
         with closing(translator):
             results.append(everything(translator))
+            if processes > 1:
+                assert_told_when_lost(translator)
     for other in results[1:]:
         for alone, beside in zip(results[0], other, strict=True):
             np.testing.assert_equal(alone, beside)
@@ -112,14 +114,12 @@ def everything(translator: Translator) -> list[object]:
     return [*decoded, *((one.erasure, one.gradient) for one in influences)]
 
 
-def test_a_lost_process_is_told(bundles: dict[str, Path]) -> None:
-    """In one line, not as the traceback of a pool."""
-    with closing(Translator.load(bundles["none"], BEAM, device="cpu", threads=1, processes=2)) as translator:
-        translator.translate(["你好"])
-        for process in multiprocessing.active_children():
-            process.kill()
-        with pytest.raises(UserError, match="a process that translates was ended"):
-            translator.translate(["你好"])
+def assert_told_when_lost(translator: Translator) -> None:
+    """A process that is killed is an error in one line, not the traceback of a pool."""
+    for process in multiprocessing.active_children():
+        process.kill()
+    with pytest.raises(UserError, match="a process that translates was ended"):
+        translator.translate(LINES)
 
 
 def test_every_line_has_its_translation(translator: Translator) -> None:
