@@ -133,6 +133,7 @@ def test_more_processes_than_shares_are_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 STAGE = (sys.executable, "-m", "nmt.stages.train", "attention", "1")
+OUTPUTS = ("models/attention/1/model.safetensors", "reports/training/attention/1/history.csv")
 OFF = {"NMT_TRACKING": "off", "NMT_CHECKPOINT_SECONDS": "0.2", "PYTHONPATH": "src"}
 
 
@@ -154,22 +155,33 @@ def workers(project: Project, process: subprocess.Popen[bytes]) -> list[psutil.P
 
 @pytest.mark.xdist_group("dvc")
 def test_a_killed_process_does_not_end_the_training(small_project: Project, tmp_path: Path) -> None:
-    """One of two is asked to stop: both do, with a checkpoint. One is killed: all go on, to the bytes of one alone."""
-    one, two = (small_project.copy(tmp_path / name) for name in ("one", "two"))
-    outputs = [Path("models/attention/1/model.safetensors"), Path("reports/training/attention/1/history.csv")]
-    for project in (one, two):
-        project.set_params({"train.devices": 2})
-        for output in outputs:
-            (project.folder / output).unlink(missing_ok=True)
-    stopped = two.start(*STAGE, **OFF)
-    workers(two, stopped)[1].terminate()
-    assert stopped.wait(300) == 128 + signal.SIGTERM
-    assert states(two)
-    assert not any((two.folder / output).exists() for output in outputs)
-    killed = two.start(*STAGE, **OFF)
-    workers(two, killed)[0].kill()
-    assert killed.wait(600) == 0
+    """The leader of two is killed: all begin again at the last checkpoint, and end with the bytes of one process."""
+    one, two = (untrained(small_project, tmp_path / name) for name in ("one", "two"))
+    process = two.start(*STAGE, **OFF)
+    workers(two, process)[0].kill()
+    assert process.wait(600) == 0
     assert not states(two)
     one.run(*STAGE, **OFF, NMT_PROCESSES="1")
-    for output in outputs:
+    for output in OUTPUTS:
         assert (two.folder / output).read_bytes() == (one.folder / output).read_bytes(), output
+
+
+@pytest.mark.integration
+@pytest.mark.xdist_group("dvc")
+def test_a_process_that_is_asked_to_stop_stops_all(small_project: Project, tmp_path: Path) -> None:
+    """SIGTERM to the one that does not lead: both end, with a checkpoint and no output, and none is started again."""
+    project = untrained(small_project, tmp_path / "project")
+    process = project.start(*STAGE, **OFF)
+    workers(project, process)[1].terminate()
+    assert process.wait(300) == 128 + signal.SIGTERM
+    assert states(project)
+    assert not any((project.folder / output).exists() for output in OUTPUTS)
+
+
+def untrained(project: Project, folder: Path) -> Project:
+    """A copy that trains in two processes, as if for the first time."""
+    copied = project.copy(folder)
+    copied.set_params({"train.devices": 2, "train.max_epochs": 2})
+    for output in OUTPUTS:
+        (copied.folder / output).unlink(missing_ok=True)
+    return copied

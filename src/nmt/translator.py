@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -332,10 +333,19 @@ def _copies(count: int, folder: Path, decoding: Decoding, device: Device) -> Pro
 def _load_copy(numbers: "SimpleQueue[int]", folder: Path, decoding: Decoding, device: Device) -> None:
     global _copy
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the one that it is meant for ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     number = numbers.get()
     if torch.cuda.is_available() and device != "cpu":
         torch.cuda.set_device(number)
     _copy = Translator.load(folder, decoding, device=device, threads=1)
+
+
+def _end_with_parent() -> None:
+    """A pool's process would wait for work for ever when the pool's owner is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work_on_copy(work: str, ablation: str | None, batch: tuple[Any, ...]) -> Any:
