@@ -30,7 +30,7 @@ LAUNCH = "import sys; from nmt.launcher import launch; sys.exit(launch(2, 'tests
 
 def trainer_of(text: ParallelText, team: Team, **changes: object) -> Trainer:
     """A training of a tiny model with dropout, whose batches hold one to five examples."""
-    settings = Train.model_validate(RECIPE | {"max_epochs": 2, "batch_tokens": 15} | changes)
+    settings = Train.model_validate(RECIPE | {"max_epochs": 1, "batch_tokens": 15} | changes)
     return Trainer(with_dropout(tiny_model("additive"), 0.2), text, text, settings, 1, lambda _: None, team)
 
 
