@@ -29,7 +29,7 @@ def write_bundle(folder: Path, attention: str, languages: tuple[str, str] = ("zh
             parameter.mul_(3.0)
     config = BundleConfig.model_validate(
         {
-            "format": 1,
+            "format": 2,
             "attention": attention,
             "model": model.settings,
             "vocabulary": sizes,

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import http.server
+import os
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -174,11 +175,17 @@ def test_a_package_that_is_not_there(index: Path, tmp_path: Path) -> None:
         fetch_files(corpus_of(package="texts==9.9", member="a", archive_sha256="0" * 64), tmp_path)
 
 
-def test_path(tmp_path: Path) -> None:
-    """A file of the user's own is copied, not moved; a missing one is named."""
+def test_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the user's own, or what a link leads to, is copied, not moved; one that cannot be read is named."""
+    monkeypatch.chdir(tmp_path)
     mine, folder = tmp_path / "mine.tsv", tmp_path / "raw"
     mine.write_bytes(TEXT)
-    assert fetched(corpus_of(path=str(mine)), folder) == ["text.tsv"]
+    (tmp_path / "link.tsv").symlink_to(mine)
+    for path in ("mine.tsv", "link.tsv"):
+        assert fetched(corpus_of(path=path), folder) == ["text.tsv"]
     assert mine.read_bytes() == TEXT
     with pytest.raises(UserError, match=r"none\.tsv: the file that data/corpora\.yaml names does not exist"):
-        fetch_files(corpus_of(path=str(tmp_path / "none.tsv")), folder)
+        fetch_files(corpus_of(path="none.tsv"), folder)
+    os.mkfifo(tmp_path / "pipe.tsv")
+    with pytest.raises(UserError, match=r"pipe\.tsv cannot be read: .*named pipe"):
+        fetch_files(corpus_of(path="pipe.tsv"), folder)

@@ -23,6 +23,7 @@ PLUMBING = {
     "nmt.files",
     "nmt.identity",
     "nmt.paths",
+    "nmt.records",
     "nmt.stages",
     "nmt.stages.runner",
     "nmt.tracking",

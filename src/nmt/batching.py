@@ -13,10 +13,11 @@ from torch import Tensor
 
 from nmt.config import Joining
 from nmt.errors import UserError
-from nmt.files import atomic_write
+from nmt.files import atomic_write, check_file
 from nmt.randomness import generator
 from nmt.subwords import BOS, EOS, PAD
 
+_SHOWN = 100
 NONE = -1
 """Where an example of few sentences has no further one."""
 
@@ -53,13 +54,12 @@ class TokenStore:
     def open(cls, stem: Path) -> "TokenStore":
         """Map the two files of `stem`; a missing or damaged one is a UserError."""
         names = [stem.with_name(f"{stem.name}.{kind}.npy") for kind in ("ids", "offsets")]
-        try:
-            ids, offsets = (np.load(name, mmap_mode="r", allow_pickle=False) for name in names)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{stem}: no readable token store ({error}); run `dvc repro tokenize`") from None
+        ids, offsets = (_mapped(name, dtype) for name, dtype in zip(names, (np.uint16, np.int64), strict=True))
+        if not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
+            raise UserError(f"{stem}: its offsets are none, since they fall; run `dvc repro --force tokenize`")
         if len(ids) != offsets[-1]:
             raise UserError(
-                f"{stem}: {len(ids)} tokens, but the offsets speak of {offsets[-1]}; run `dvc repro tokenize`"
+                f"{stem}: {len(ids)} tokens, but the offsets speak of {offsets[-1]}; run `dvc repro --force tokenize`"
             )
         return cls(ids, offsets)
 
@@ -86,6 +86,19 @@ class TokenStore:
             body[np.arange(len(examples)), lengths + i] = token
         head = np.broadcast_to(np.array(before, np.int64), (len(examples), len(before)))
         return torch.from_numpy(np.concatenate([head, body], axis=1))
+
+
+def _mapped(path: Path, dtype: type[np.generic]) -> np.ndarray:
+    """A file of `np.save` with one dimension of that type, mapped; anything else is a UserError."""
+    check_file(path)
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a header is Python text: what numpy says of a damaged one has no end of kinds
+        reason = " ".join(str(error).split())[:_SHOWN]
+        raise UserError(f"{path}: no readable token store ({reason}); run `dvc repro --force tokenize`") from None
+    if array.dtype != dtype or array.ndim != 1:
+        raise UserError(f"{path}: no token store, but {array.dtype} {array.shape}; run `dvc repro --force tokenize`")
+    return array
 
 
 def pad(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

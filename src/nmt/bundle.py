@@ -4,6 +4,7 @@ model.safetensors    float32 weights
 config.json          what is needed to build the model and to check that the subword models are its own
 source.model         SentencePiece
 target.model
+SHA256SUMS           the sha256 of the other four, so that not a bit of them changes unnoticed
 """
 
 import shutil
@@ -18,14 +19,17 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from nmt.config import Language, Model, Section, UnicodeForms
+from nmt.config import Language, Model, Section, UnicodeForms, VocabularySize
 from nmt.errors import UserError
-from nmt.files import fresh_folder, read_json, sha256, write_bytes, write_json
+from nmt.files import check_seal, fresh_folder, read_json, sha256, write_bytes, write_json
 from nmt.model.seq2seq import Seq2Seq
+from nmt.records import explain
 from nmt.subwords import Subwords
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+_SHOWN = 5
+FILES = (WEIGHTS, CONFIG, "source.model", "target.model")
 
 
 class Languages(Section):
@@ -34,8 +38,8 @@ class Languages(Section):
 
 
 class Sizes(Section):
-    source: int
-    target: int
+    source: VocabularySize
+    target: VocabularySize
 
 
 class Digests(Section):
@@ -46,7 +50,7 @@ class Digests(Section):
 class BundleConfig(Section):
     """The content of `config.json`."""
 
-    format: Literal[1]
+    format: Literal[2]
     attention: Literal["none", "additive", "dot", "general"]
     model: Model
     vocabulary: Sizes
@@ -86,14 +90,12 @@ def load_bundle(folder: Path, device: torch.device) -> Bundle:
     try:
         config = BundleConfig.model_validate(read_json(folder / CONFIG))
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(map(str, fault["loc"]))
         raise UserError(
-            f"{folder / CONFIG}: {key}: {fault['msg']}; the bundle was made by another version or edited"
+            f"{folder / CONFIG}: {explain(error)}; the bundle was made by another version or edited"
         ) from None
     source, target = (_subwords(folder, side, config) for side in ("source", "target"))
-    model = Seq2Seq(config.model, config.attention, config.vocabulary.source, config.vocabulary.target)
-    _load_weights(model, folder / WEIGHTS)
+    check_seal(folder, FILES)
+    model = _load_model(config, folder / WEIGHTS)
     return Bundle(model.to(device).eval(), config, source, target)
 
 
@@ -108,19 +110,32 @@ def _subwords(folder: Path, side: str, config: BundleConfig) -> Subwords:
             f"{path} is not the subword model that these weights were trained with (sha256 {expected[:12]}…); "
             "restore it with `dvc checkout`"
         )
-    return Subwords.load(path)
+    subwords, size = Subwords.load(path), getattr(config.vocabulary, side)
+    if subwords.size != size:
+        raise UserError(f"{path} has {subwords.size} pieces, its {CONFIG} says {size}; restore it with `dvc checkout`")
+    return subwords
 
 
-def _load_weights(model: Seq2Seq, path: Path) -> None:
+def _load_model(config: BundleConfig, path: Path) -> Seq2Seq:
+    """The model with its weights; no memory is taken for one whose configuration promises more than the file holds."""
     try:
         tensors = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} cannot be read ({error}); restore it with `dvc checkout`") from None
-    expected = {name: parameter.shape for name, parameter in model.named_parameters()}
-    found = {name: tensor.shape for name, tensor in tensors.items()}
+    with torch.device("meta"):
+        model = _empty_model(config)
+    expected = {name: (parameter.shape, parameter.dtype) for name, parameter in model.named_parameters()}
+    found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
     if expected != found:
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        raise UserError(f"{path} does not fit its {CONFIG}: {', '.join(wrong)} differ; restore it with `dvc checkout`")
+        shown = f"{', '.join(wrong[:_SHOWN])}{' and others' if len(wrong) > _SHOWN else ''}"
+        raise UserError(f"{path} does not fit its {CONFIG}: {shown} differ; restore it with `dvc checkout`")
+    model = _empty_model(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[name])
+    return model
+
+
+def _empty_model(config: BundleConfig) -> Seq2Seq:
+    return Seq2Seq(config.model, config.attention, config.vocabulary.source, config.vocabulary.target)

@@ -6,6 +6,7 @@ door and passes sections, or single values, down.
 """
 
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,8 +18,18 @@ from nmt import paths
 from nmt.errors import UserError
 from nmt.files import read_text
 
-Positive = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
+# Upper bounds are far above what makes sense, and below what makes a library overflow or the memory end.
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Natural = Annotated[int, Field(ge=0, lt=2**31)]
+Width = Annotated[int, Field(gt=0, le=2**16)]
+Layers = Annotated[int, Field(gt=0, le=100)]
+VocabularySize = Annotated[int, Field(ge=4, lt=2**16)]
+Threads = Annotated[int, Field(gt=0, le=1024)]
+Samples = Annotated[int, Field(gt=0, le=1_000_000)]
+Beam = Annotated[int, Field(gt=0, le=1000)]
+LengthPenalty = Annotated[float, Field(ge=0.0, le=10.0)]
+LengthRatio = Annotated[float, Field(gt=0.0, le=100.0)]
+LengthExtra = Annotated[int, Field(gt=0, le=10_000)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
@@ -26,6 +37,11 @@ NaturalFloat = Annotated[float, Field(ge=0.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
+
+
+_UNTOLD = (ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError, RecursionError)
+"""How ruamel fails on `!!int foo`, `!!bool foo`, a day 99, an escape beyond Unicode, thousands of brackets."""
+_LONGEST_REASON = 500
 
 
 class Section(BaseModel):
@@ -48,7 +64,7 @@ class Variant(Section):
 class Runtime(Section):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16"]
-    threads: Positive
+    threads: Threads
 
 
 class UnicodeForms(Section):
@@ -87,15 +103,15 @@ class Tokenize(Section):
 
 
 class Encoder(Section):
-    hidden_size: Positive
+    hidden_size: Width
     """Per direction."""
-    layers: Positive
+    layers: Layers
     bidirectional: bool
 
 
 class Decoder(Section):
-    hidden_size: Positive
-    layers: Positive
+    hidden_size: Width
+    layers: Layers
 
 
 class DropoutRates(Section):
@@ -106,10 +122,10 @@ class DropoutRates(Section):
 
 class Model(Section):
     cell: Literal["gru", "lstm"]
-    embedding_size: Positive
+    embedding_size: Width
     encoder: Encoder
     decoder: Decoder
-    attention_size: Positive
+    attention_size: Width
     readout: Literal["state", "deep"]
     tie_output: bool
     layer_norm: bool
@@ -156,10 +172,10 @@ class Train(Section):
 
 
 class Translate(Section):
-    beam_size: Positive
-    length_penalty: NaturalFloat
-    max_length_ratio: PositiveFloat
-    max_length_extra: Positive
+    beam_size: Beam
+    length_penalty: LengthPenalty
+    max_length_ratio: LengthRatio
+    max_length_extra: LengthExtra
     n_best: Positive
     batch_sentences: Positive
     joined: list[Annotated[int, Field(ge=2)]]
@@ -174,7 +190,7 @@ class Translate(Section):
 
 
 class Evaluate(Section):
-    bootstrap_samples: Positive
+    bootstrap_samples: Samples
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)]
     bootstrap_seed: Natural
     length_bins: Positive
@@ -195,7 +211,7 @@ class AnalyzeAttention(Section):
 
 class Compare(Section):
     baseline: Name
-    bootstrap_samples: Positive
+    bootstrap_samples: Samples
     bootstrap_seed: Natural
     examples: Annotated[int, Field(ge=0, le=10)]
 
@@ -260,8 +276,9 @@ def parse_yaml(text: str, origin: Path | str) -> Any:
     """Parse YAML 1.2 that came from `origin`."""
     try:
         return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise UserError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
+    except (YAMLError, *_UNTOLD) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise UserError(f"{origin} is not YAML: {reason[:_LONGEST_REASON]}") from None
 
 
 def load_params(path: Path = paths.PARAMS) -> Params:
@@ -293,7 +310,7 @@ def _explain(fault: Any, values: dict[str, Any]) -> str:
         return f"missing key {key!r}"
     if fault["type"] == "value_error":
         return f"{key}: {fault['ctx']['error']}" if key else str(fault["ctx"]["error"])
-    return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
+    return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {reprlib.repr(fault['input'])}"
 
 
 def _known_keys(location: list[str]) -> list[str]:

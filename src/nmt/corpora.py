@@ -1,8 +1,9 @@
 """The catalogue of corpora, `data/corpora.yaml`, and their files as a table of sentence pairs."""
 
 import gzip
+import reprlib
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
 import pandas as pd
@@ -14,6 +15,10 @@ from nmt.errors import UserError
 # A first character that is neither a dot nor a slash, and no slash after it: a file cannot leave its folder.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# A host and a file; no password, which would end in git and in messages.
+Address = Annotated[
+    str, Field(pattern=r"^https?://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/([!-~]*/)?[A-Za-z0-9_][!-~]*$")
+]
 Text = Annotated[str, Field(min_length=1)]
 SplitName = Literal["all", "train", "dev", "test"]
 
@@ -23,9 +28,10 @@ PAIR_COLUMNS = ["split", "id", "source", "target", "source_id", "target_id"]
 class Pin(config.Section):
     """Where one file comes from, and the bytes it must have."""
 
-    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
+    url: Address | None = None
     package: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*$")] | None = None
     path: Text | None = None
+    """Below the repository; a link there may lead elsewhere."""
     member: Text | None = None
     """A file inside the zip archive (a package's wheel is one) that the source delivers."""
     archive_sha256: Sha256 | None = None
@@ -36,6 +42,8 @@ class Pin(config.Section):
     def _one_source(self) -> Self:
         if sum(source is not None for source in (self.url, self.package, self.path)) != 1:
             raise ValueError("exactly one of url, package and path says where a file comes from")
+        if self.path and (PurePath(self.path).is_absolute() or ".." in PurePath(self.path).parts or "\0" in self.path):
+            raise ValueError(f"path must lie below the repository, without `..`; {self.path!r} does not: link it there")
         if self.package and not self.member:
             raise ValueError("a package needs `member`, the file to take out of its wheel")
         if self.archive_sha256 and not self.member:
@@ -137,7 +145,7 @@ def _explain(name: str, fault: Any) -> str:
         return f"missing key {key}"
     if fault["type"] == "value_error":
         return f"{key}: {fault['ctx']['error']}"
-    return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
+    return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {reprlib.repr(fault['input'])}"
 
 
 def read_pairs(corpus: Corpus, folder: Path, source: str, target: str) -> pd.DataFrame:

@@ -1,23 +1,23 @@
 """How translations are searched for: settings that belong to a use of a model, not to the model."""
 
-import json
 from pathlib import Path
 
 from pydantic import ValidationError, model_validator
 
-from nmt.config import NaturalFloat, Positive, PositiveFloat, Section, Translate
+from nmt.config import Beam, LengthExtra, LengthPenalty, LengthRatio, Positive, Section, Translate
 from nmt.errors import UserError
-from nmt.files import read_text
+from nmt.files import read_json
+from nmt.records import explain
 
 
 class Decoding(Section):
     """How translations are searched for; the names and meanings are those of `translate` in params.yaml."""
 
-    beam_size: Positive
+    beam_size: Beam
     n_best: Positive
-    length_penalty: NaturalFloat
-    max_length_ratio: PositiveFloat
-    max_length_extra: Positive
+    length_penalty: LengthPenalty
+    max_length_ratio: LengthRatio
+    max_length_extra: LengthExtra
     batch_sentences: Positive
 
     @model_validator(mode="after")
@@ -39,9 +39,9 @@ class Decoding(Section):
             lengths = {"length_penalty": 1.0, "max_length_ratio": 3.0, "max_length_extra": 10}
             return cls.model_validate({"beam_size": 1, "n_best": 1, **lengths, "batch_sentences": 128})
         try:
-            return cls.model_validate(json.loads(read_text(path)))
-        except (json.JSONDecodeError, ValidationError) as error:
-            raise UserError(f"{path} holds no decoding settings: {' '.join(str(error).split())}") from None
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            raise UserError(f"{path} holds no decoding settings: {explain(error)}") from None
 
     def changed(self, beam_size: int | None, n_best: int | None) -> "Decoding":
         """With another beam or number of hypotheses; the number falls with the beam unless it is asked for."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from nmt import paths
+from nmt import paths, records
 from nmt.config import Corpus
 from nmt.errors import UserError
-from nmt.files import read_json_lines, read_matrices
+from nmt.files import read_matrices
 from nmt.readings import INFLUENCES, Pair
 from nmt.words import EOS, Matrix, Sentence, segment
 
@@ -46,9 +46,9 @@ class Decodings:
 def read_decodings(variant: str, seed: int, attends: bool, corpus: Corpus) -> dict[str, Decodings]:
     """Read `hypotheses` (the best of each) and `references`."""
     folder = paths.translations(variant, seed)
-    hypotheses = read_json_lines(folder / "hypotheses.jsonl")
+    hypotheses = records.read_each(folder / "hypotheses.jsonl", records.Translated)
     best = [{**line["hypotheses"][0], "source_pieces": line["source_pieces"]} for line in hypotheses]
-    lines = {"hypotheses": best, "references": read_json_lines(folder / "references.jsonl")}
+    lines = {"hypotheses": best, "references": records.read_each(folder / "references.jsonl", records.Forced)}
     return {name: _decodings(lines[name], folder, PREFIXES[name], attends, corpus) for name in PREFIXES}
 
 

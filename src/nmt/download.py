@@ -1,15 +1,21 @@
 """Bringing a corpus's files here: from URLs, from the package index, or from this machine; all held to their sha256."""
 
 import contextlib
+import gzip
+import lzma
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
@@ -22,6 +28,10 @@ MIRROR = "NMT_MIRROR"
 """Environment variable: a folder with the files of all URLs, by the last part of their names. No network then."""
 
 _CHUNK = 1 << 18
+_MOST_PER_BYTE = 100  # text shrinks to a third or a tenth
+_ALWAYS_ALLOWED = 1 << 24  # bytes
+_NO_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError, struct.error)
+"""What zipfile raises at damaged, foreign, encrypted (RuntimeError) and exotic (NotImplementedError) archives."""
 _SECONDS_WITHOUT_DATA = 30
 
 
@@ -37,6 +47,8 @@ def fetch_files(corpus: Corpus, folder: Path) -> None:
                 _check(delivered, pin.archive_sha256, "archive_sha256", f"{name}: the archive {delivered.name}")
                 delivered = _take_member(delivered, pin.member, Path(work) / "member")
             _check(delivered, pin.sha256, "sha256", name)
+            if name.endswith(".gz"):
+                _refuse_bomb(delivered)
             delivered.chmod(0o644)
             delivered.replace(folder / name)
         print(f"fetch: {name}, {(folder / name).stat().st_size:,} bytes, sha256 as pinned", file=sys.stderr)
@@ -62,23 +74,23 @@ def _copy(origin: Path, work: Path, if_missing: str) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{origin}: {if_missing}") from None
     except OSError as error:
-        raise UserError(f"{origin} cannot be read: {error.strerror}") from None
+        raise UserError(f"{origin} cannot be read: {error.strerror or error}") from None
 
 
 def _download(url: str, destination: Path) -> Path:
     """Download with a progress bar; a connection that fails, stalls or ends early is a UserError."""
     try:
         with (
-            contextlib.closing(urllib.request.urlopen(url, timeout=_SECONDS_WITHOUT_DATA)) as response,
+            contextlib.closing(_OPENER.open(url, timeout=_SECONDS_WITHOUT_DATA)) as response,
             destination.open("wb") as stream,
         ):
             size = response.headers.get("Content-Length")
-            expected = int(size) if size else None
+            expected = int(size) if size and size.isdecimal() else None
             with tqdm(total=expected, desc=destination.name, unit="B", unit_scale=True, file=sys.stderr) as progress:
                 while chunk := response.read(_CHUNK):
                     stream.write(chunk)
                     progress.update(len(chunk))
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(
             f"{url} cannot be downloaded: {reason}; check the network, or set {MIRROR} to a folder that holds the file"
@@ -87,6 +99,19 @@ def _download(url: str, destination: Path) -> Path:
     if expected is not None and received != expected:
         raise UserError(f"{url}: the download was interrupted after {received:,} of {expected:,} bytes; run again")
     return destination
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to the web alone, and from https to https alone."""
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+        allowed = ("https",) if req.type == "https" else ("https", "http")
+        if urlsplit(newurl).scheme not in allowed:
+            raise urllib.error.URLError(f"it redirects to {newurl}, which is not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_OPENER = urllib.request.build_opener(_Redirects)
 
 
 def _from_package_index(requirement: str, work: Path) -> Path:
@@ -115,14 +140,37 @@ def _from_mirror(mirror: Path, requirement: str, work: Path) -> Path:
 
 
 def _take_member(archive: Path, member: str, destination: Path) -> Path:
+    """Unpack one member to `destination`: under whatever name it has in the archive, nothing else is written."""
     try:
         with zipfile.ZipFile(archive) as opened, opened.open(member) as inside, destination.open("wb") as stream:
-            shutil.copyfileobj(inside, stream)
+            _copy_bounded(inside, stream, f"{archive.name}: {member}", opened.getinfo(member).compress_size)
     except KeyError:
         raise UserError(f"{archive.name} holds no file {member!r}; correct `member` in {paths.CORPORA}") from None
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{archive.name} is no readable zip archive: {error}") from None
+    except _NO_ZIP as error:
+        raise UserError(f"{archive.name} is no readable zip archive: {' '.join(str(error).split())}") from None
     return destination
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse a gzip file that is damaged, or unpacks to more than a text can."""
+    try:
+        with gzip.open(path) as inside, open(os.devnull, "wb") as stream:
+            _copy_bounded(inside, stream, path.name, path.stat().st_size)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path.name} cannot be decompressed: {error}; is it a whole gzip file?") from None
+
+
+def _copy_bounded(inside: IO[bytes], stream: IO[bytes], what: str, packed: int) -> None:
+    """Copy what is unpacked, as long as it is not much more than was packed; what a header declares is not believed."""
+    most = max(_ALWAYS_ALLOWED, packed * _MOST_PER_BYTE)
+    copied = 0
+    while chunk := inside.read(_CHUNK):
+        copied += len(chunk)
+        if copied > most:
+            raise UserError(
+                f"{what} unpacks to more than {most:,} bytes, {_MOST_PER_BYTE} times what is packed: no text does that"
+            )
+        stream.write(chunk)
 
 
 def _check(path: Path, expected: str | None, key: str, what: str) -> None:

@@ -1,19 +1,31 @@
-"""Reading and writing: a file is either the old one or the whole new one, and the same content gives the same bytes."""
+"""Reading and writing: a file is either the old one or the whole new one, and the same content gives the same bytes.
+
+A folder that a stage writes is sealed: SEAL in it holds the sha256 of each file, in the form of `sha256sum`. Whoever
+reads one of these files here is told when a bit of it has changed since. What was put there later is not held to it.
+"""
 
 import contextlib
 import csv
 import hashlib
+import io
 import json
+import math
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from nmt.errors import UserError
+
+SEAL = "SHA256SUMS"
+_SEALED = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>[^/]+)")
+_REMEDY = "`dvc checkout` or `dvc pull` restores it, `dvc repro --force` makes it anew"
+_SHOWN = 100
 
 
 @contextlib.contextmanager
@@ -52,12 +64,18 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
             stream.write(line.encode("utf-8") + b"\n")
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a file, or say why not; one that has changed since its folder was sealed is a UserError."""
+    with _failures_told(path):
+        content = path.read_bytes()
+    _hold_to_seal(path, lambda: hashlib.sha256(content).hexdigest())
+    return content
+
+
 def read_text(path: Path) -> str:
     """Read UTF-8 text, or say which file is missing or at which byte it is not UTF-8."""
     try:
-        return path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; `dvc repro` makes it, `dvc pull` fetches it") from None
+        return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
 
@@ -75,10 +93,35 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read JSON, or say where it is broken."""
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, origin: str) -> Any:
+    """Parse JSON that came from `origin`; NaN, numbers of thousands of digits and endless nesting are none."""
     try:
-        return json.loads(read_text(path))
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate could not be written again
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
+        raise UserError(f"{origin} is not JSON: {error}") from None
+    except UnicodeEncodeError:
+        raise UserError(f"{origin} is not JSON: it holds half a character (a lone surrogate)") from None
+    except RecursionError:
+        raise UserError(f"{origin} is not JSON that can be read: it is nested too deeply") from None
+    except ValueError as error:
+        raise UserError(f"{origin} is not JSON: {' '.join(str(error).split(';')[0].split())}") from None
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:_SHOWN]} is no number that can be reckoned with")
+    return number
 
 
 def write_json_lines(path: Path, values: Iterable[Any]) -> None:
@@ -88,13 +131,7 @@ def write_json_lines(path: Path, values: Iterable[Any]) -> None:
 
 def read_json_lines(path: Path) -> list[Any]:
     """Read one JSON object a line."""
-    values = []
-    for number, line in enumerate(read_lines(path), start=1):
-        try:
-            values.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number} is not JSON: {error}") from None
-    return values
+    return [parse_json(line, f"{path}, line {number}") for number, line in enumerate(read_lines(path), start=1)]
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
@@ -109,6 +146,25 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequenc
         write_text(path, buffer.read())
 
 
+def read_csv(path: Path, columns: Iterable[str] = ()) -> list[dict[str, str]]:
+    """Read the rows of a table that has at least these columns, each number as it is written there."""
+    return parse_csv(read_text(path), str(path), columns)
+
+
+def parse_csv(text: str, origin: str, columns: Iterable[str] = ()) -> list[dict[str, str]]:
+    """Parse a table with a header that came from `origin`; a row of more or fewer cells is a UserError."""
+    try:
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
+    except csv.Error as error:
+        raise UserError(f"{origin} is not CSV: {error}") from None
+    if missing := [column for column in columns if column not in header]:
+        raise UserError(f"{origin} has no column {', '.join(missing)}; {_REMEDY}")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise UserError(f"{origin}, row {number}: {len(row)} cells instead of {len(header)}")
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
 def write_matrices(path: Path, matrices: Sequence[np.ndarray]) -> None:
     """Write matrices of different shapes as one `.npz`: flat float32 `weights` and their `shapes` [N, 2]."""
     shapes = np.array([matrix.shape for matrix in matrices], dtype=np.int32).reshape(-1, 2)
@@ -119,26 +175,39 @@ def write_matrices(path: Path, matrices: Sequence[np.ndarray]) -> None:
 
 
 def read_matrices(path: Path) -> list[np.ndarray]:
-    """Read what `write_matrices` wrote."""
-    with np.load(path, allow_pickle=False) as archive:
-        weights, shapes = archive["weights"], archive["shapes"]
-    bounds = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+    """Read what `write_matrices` wrote; anything else is a UserError."""
+    try:
+        with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as archive:
+            weights, shapes = archive["weights"], archive["shapes"]
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy name a damaged archive in a dozen ways
+        raise UserError(f"{path} holds no matrices ({' '.join(str(error).split())[:_SHOWN]}); {_REMEDY}") from None
+    fits = weights.dtype == np.float32 and weights.ndim == 1 and shapes.dtype == np.int32 and shapes.shape[1:] == (2,)
+    if not fits or shapes.min(initial=0) < 0 or sum(map(math.prod, shapes.tolist())) != len(weights):
+        raise UserError(f"{path} holds matrices of other shapes than it says; {_REMEDY}")
+    bounds = np.concatenate([[0], np.cumsum(shapes.prod(axis=1, dtype=np.int64))])
     return [weights[bounds[i] : bounds[i + 1]].reshape(shape) for i, shape in enumerate(shapes)]
 
 
 def sha256(path: Path) -> str:
     """The hexadecimal sha256 of a file's bytes."""
-    with path.open("rb") as stream:
+    with _failures_told(path), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
-def fresh_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path` that takes its place, whole, when the block ends without an error."""
+def fresh_folder(path: Path, *, sealed: bool = True) -> Iterator[Path]:
+    """Yield an empty folder beside `path` that takes its place, whole and sealed, when the block ends without an error.
+
+    What git carries needs no seal: git sees each change.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield draft
+        if sealed:
+            seal(draft)
         draft.chmod(0o755)
         if path.exists():
             shutil.rmtree(path)
@@ -146,3 +215,53 @@ def fresh_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def seal(folder: Path) -> None:
+    """Write the sha256 of the folder's files; `sha256sum --check SHA256SUMS` holds them to it, too."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != SEAL)
+    write_text(folder / SEAL, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
+
+
+def check_seal(folder: Path, names: Iterable[str]) -> None:
+    """Refuse a folder whose seal does not name each of these files, or names other bytes than they have."""
+    sealed = _seal_of(folder)
+    for name in names:
+        if sealed is None or name not in sealed:
+            raise UserError(f"{folder / SEAL} does not name {name}: an incomplete or older folder; {_REMEDY}")
+        check_file(folder / name)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that has changed since its folder was sealed: for those that are mapped rather than read."""
+    _hold_to_seal(path, lambda: sha256(path))
+
+
+def _hold_to_seal(path: Path, digest: Callable[[], str]) -> None:
+    expected = (_seal_of(path.parent) or {}).get(path.name)
+    if expected is not None and expected != digest():
+        raise UserError(f"{path} is not as it was written (see {SEAL} beside it): damaged or edited; {_REMEDY}")
+
+
+def _seal_of(folder: Path) -> dict[str, str] | None:
+    """The sha256 of the folder's files by name; None for a folder without a seal."""
+    path = folder / SEAL
+    if not path.exists():
+        return None
+    with _failures_told(path):
+        lines = path.read_bytes().decode("ascii", "replace").split("\n")
+    matches = [_SEALED.fullmatch(line) for line in lines[:-1]]
+    if lines[-1] or not all(matches):
+        raise UserError(f"{path} is damaged: its lines must be a sha256, two spaces and a name; {_REMEDY}")
+    return {match["name"]: match["sha256"] for match in matches if match}
+
+
+@contextlib.contextmanager
+def _failures_told(path: Path) -> Iterator[None]:
+    """What the file system refuses is a UserError that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; `dvc repro` makes it, `dvc pull` fetches it") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -20,6 +20,7 @@ from nmt.config import Natural, Section
 from nmt.corpus import Form, normalise, normalise_lines
 from nmt.errors import UserError
 from nmt.files import read_json_lines
+from nmt.records import explain
 from nmt.words import Sentence, Span
 
 Links = set[tuple[int, int]]
@@ -63,11 +64,16 @@ class SpanLinks(Section):
 
 def read_gold(path: Path) -> dict[str, SpanLinks]:
     """The labelled sentences by id; none where there is no such file."""
-    lines = read_json_lines(path) if path.exists() else []
-    try:
-        return {links.id: links for links in map(SpanLinks.model_validate, lines)}
-    except ValidationError as error:
-        raise UserError(f"{path} holds a line that is no gold links: {' '.join(str(error).split())}") from None
+    found: dict[str, SpanLinks] = {}
+    for number, line in enumerate(read_json_lines(path) if path.exists() else [], start=1):
+        try:
+            links = SpanLinks.model_validate(line)
+        except ValidationError as error:
+            raise UserError(f"{path}, line {number} holds a line that is no gold links: {explain(error)}") from None
+        if links.id in found:
+            raise UserError(f"{path}, line {number}: {links.id!r} is labelled twice; keep one of the lines")
+        found[links.id] = links
+    return found
 
 
 @dataclass(frozen=True)

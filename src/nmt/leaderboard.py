@@ -1,14 +1,13 @@
 """All results on one test set, best first, each with its intervals and what its parameters have changed."""
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nmt import paths
+from nmt import files, paths, records
 from nmt.config import parse_yaml
+from nmt.errors import UserError
 from nmt.lockfile import parse, test_set
 from nmt.markdown import measured, points
 
@@ -35,7 +34,11 @@ class Snapshot:
         wanted = {
             paths.scores(variant, seed).as_posix() for variant in params.get("variants", {}) for seed in params["seeds"]
         }
-        scores = [json.loads(text) for path, text in texts.items() if path in wanted]
+        scores = [
+            records.check(files.parse_json(text, f"{path} of {name}"), records.Ranked, f"{path} of {name}")
+            for path, text in texts.items()
+            if path in wanted
+        ]
         return cls(name, params, parse(texts.get(paths.LOCK.as_posix(), "")), scores)
 
     def test_set(self, scores: Mapping[str, Any]) -> tuple[str | None, str]:
@@ -100,8 +103,13 @@ def plain_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def from_csv(text: str) -> list[dict[str, Any]]:
     """Rows as `nmt leaderboard --save` writes them, numbers as numbers."""
-    rows = csv.DictReader(io.StringIO(text))
-    return [{key: value if key in TEXT_COLUMNS else float(value) for key, value in row.items()} for row in rows]
+    try:
+        return [
+            {key: value if key in TEXT_COLUMNS else float(value) for key, value in row.items()}
+            for row in files.parse_csv(text, str(paths.LEADERBOARD))
+        ]
+    except ValueError as error:
+        raise UserError(f"{paths.LEADERBOARD} is damaged: {error}; `nmt leaderboard --save` writes it anew") from None
 
 
 def _row(name: str, scores: Mapping[str, Any], parameters: str) -> dict[str, Any]:

@@ -5,17 +5,40 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from nmt import paths, testset
 from nmt.config import parse_yaml
+from nmt.records import Record, check
 
 Outputs = Mapping[str, Mapping[str, str]]
 """Stage -> path of an output -> its md5 as DVC writes it (a folder's ends in `.dir`)."""
 
 
+class Entry(Record):
+    """A dependency or an output."""
+
+    path: str
+    md5: str | None = None
+
+
+class Stage(Record):
+    """What a stage read and wrote when it last ran."""
+
+    deps: list[Entry] = Field(default_factory=list)
+    outs: list[Entry] = Field(default_factory=list)
+
+
+class Lock(Record):
+    """The whole file."""
+
+    stages: dict[str, Stage] | None = None
+
+
 def parse(text: str) -> dict[str, Any]:
     """The stages of a lock file, by name."""
-    content = parse_yaml(text, paths.LOCK)
-    stages: dict[str, Any] = (content or {}).get("stages") or {}
+    content = check(parse_yaml(text, paths.LOCK) or {}, Lock, str(paths.LOCK))
+    stages: dict[str, Any] = content.get("stages") or {}
     return stages
 
 

@@ -1,7 +1,6 @@
 """Making a run again in a fresh clone, and holding the outputs to the md5s that were recorded."""
 
 import io
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -102,7 +101,7 @@ def _blobs(cache: Path, md5: str) -> list[str]:
     listing = _place(cache, md5)
     if not md5.endswith(".dir"):
         return [md5]
-    inside = json.loads(listing.read_bytes()) if listing.exists() else []
+    inside = files.read_json(listing) if listing.exists() else []
     return [md5, *(entry["md5"] for entry in inside)]
 
 

@@ -1,15 +1,15 @@
 """What the stages before reported about each variant and seed, and the long tables of all of them."""
 
-import csv
-import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from nmt import paths, testset
+from nmt import paths, records, testset
 from nmt.config import Params
 from nmt.errors import UserError
-from nmt.files import read_json, read_text
+from nmt.files import read_csv
 from nmt.testset import Sentences, Translations
 
 SCORES = ("bleu", "chrf", "ter")
@@ -60,16 +60,24 @@ def read_run(variant: str, seed: int, sentences: Sentences) -> Run:
         variant=variant,
         seed=seed,
         training=testset.read_training(variant, seed),
-        history=read_csv(read_text(testset.present(history, testset.stage_of("train", variant, seed)))),
-        scores=read_json(testset.present(paths.scores(variant, seed), evaluate)),
-        attention=read_json(attention) if attention.exists() else {},
+        history=read_history(testset.present(history, testset.stage_of("train", variant, seed))),
+        scores=records.read_one(testset.present(paths.scores(variant, seed), evaluate), records.Scores),
+        attention=records.read_one(attention, records.Analysis) if attention.exists() else {},
         translations=testset.read_translations(variant, seed, sentences),
     )
 
 
-def read_csv(text: str) -> list[dict[str, str]]:
-    """Return the rows of a table, each number as it is written there."""
-    return list(csv.DictReader(io.StringIO(text)))
+def read_history(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a training's history, each number as it is written there."""
+    columns = ("epoch", "updates", "dev_loss")
+    rows = read_csv(path, columns)
+    try:
+        finite = all(math.isfinite(float(row[column])) for row in rows for column in columns)
+    except ValueError as error:
+        raise UserError(f"{path} is no history of a training ({error}); `git restore` brings it back") from None
+    if not finite:
+        raise UserError(f"{path} holds a number that is not finite; `git restore` brings it back")
+    return rows
 
 
 def curves(runs: Runs) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import sentencepiece
 
 from nmt.errors import UserError
+from nmt.files import read_bytes
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 SPECIAL = (PAD, UNK, BOS, EOS)
@@ -82,10 +83,8 @@ class Subwords:
     def load(cls, path: Path) -> "Subwords":
         """Read a model file; a missing, truncated or foreign one is a UserError."""
         try:
-            subwords = cls(path.read_bytes())
-        except FileNotFoundError:
-            raise UserError(f"{path} does not exist; `dvc repro tokenize` makes it") from None
-        except (OSError, RuntimeError):
+            subwords = cls(read_bytes(path))
+        except RuntimeError:
             raise UserError(f"{path} is no readable SentencePiece model (truncated?); make or fetch it again") from None
         if subwords.size == 0 or subwords.pieces(SPECIAL) != ["<pad>", "<unk>", "<s>", "</s>"]:
             raise UserError(f"{path} is a SentencePiece model of other make than ours; `dvc repro tokenize` makes one")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nmt import paths
+from nmt import paths, records
 from nmt.errors import UserError
-from nmt.files import read_json, read_json_lines, read_lines
+from nmt.files import read_lines
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Translations:
 def read_sentences() -> Sentences:
     """Read the test set."""
     path = present(paths.prepared_records("test"), "prepare")
-    records = read_json_lines(path)
-    if not records:
+    pairs = records.read_each(path, records.TestPair)
+    if not pairs:
         raise UserError(f"{path} holds no sentence; raise prepare.test_pairs and run `dvc repro prepare`")
     return Sentences(
-        sources=[record["source"] for record in records],
-        references=[record["references"] for record in records],
-        source_ids=[record["source_id"] for record in records],
-        reference_ids=[record["reference_ids"] for record in records],
+        sources=[pair["source"] for pair in pairs],
+        references=[pair["references"] for pair in pairs],
+        source_ids=[pair["source_id"] for pair in pairs],
+        reference_ids=[pair["reference_ids"] for pair in pairs],
     )
 
 
@@ -57,8 +57,8 @@ def read_translations(variant: str, seed: int, sentences: Sentences) -> Translat
     folder, stage = paths.translations(variant, seed), stage_of("translate", variant, seed)
     translations = Translations(
         hypotheses=read_lines(present(folder / "hypotheses.txt", stage)),
-        forced=read_json_lines(present(folder / "references.jsonl", stage)),
-        joined=read_json_lines(present(folder / "joined.jsonl", stage)),
+        forced=records.read_each(present(folder / "references.jsonl", stage), records.ForcedLine),
+        joined=records.read_each(present(folder / "joined.jsonl", stage), records.JoinedLine),
         ablations={path.name.split(".")[1]: read_lines(path) for path in sorted(folder.glob("ablation.*.txt"))},
     )
     ablated = [(f"ablation.{name}.txt", lines) for name, lines in translations.ablations.items()]
@@ -73,10 +73,8 @@ def read_translations(variant: str, seed: int, sentences: Sentences) -> Translat
 
 def read_training(variant: str, seed: int) -> dict[str, Any]:
     """Read the summary of one training."""
-    summary: dict[str, Any] = read_json(
-        present(paths.training_report(variant, seed) / "summary.json", stage_of("train", variant, seed))
-    )
-    return summary
+    path = paths.training_report(variant, seed) / "summary.json"
+    return records.read_one(present(path, stage_of("train", variant, seed)), records.Training)
 
 
 def present(path: Path, stage: str) -> Path:

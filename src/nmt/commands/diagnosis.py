@@ -14,7 +14,7 @@ from pathlib import Path
 from nmt import paths
 from nmt.config import load_params, load_yaml
 from nmt.corpora import load_corpus
-from nmt.errors import UserError
+from nmt.errors import UserError, without_secrets
 from nmt.repository import dvc, git, has
 from nmt.tracking import place
 
@@ -36,7 +36,7 @@ class Finding:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.state:<6} {self.subject:<10} {self.text}"
+        return without_secrets(f"{self.state:<6} {self.subject:<10} {self.text}")
 
 
 Check = Callable[[], Iterator[Finding]]
@@ -200,11 +200,7 @@ def tracking() -> Iterator[Finding]:
     except place.Unavailable as error:
         yield Finding(BROKEN, "MLflow", f"{error}; start it, or unset MLFLOW_TRACKING_URI; training goes on without it")
     else:
-        yield Finding(OK, "MLflow", f"{database or _without_password(uri)} answers")
-
-
-def _without_password(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", uri)
+        yield Finding(OK, "MLflow", f"{database or uri} answers")
 
 
 def accelerator() -> Iterator[Finding]:

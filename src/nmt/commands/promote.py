@@ -7,9 +7,7 @@ committed. Exit status 1: not promoted. Going back is promoting an older version
 """
 
 import argparse
-import csv
 import datetime
-import io
 import json
 import sys
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nmt import lockfile, paths, testset
 from nmt.config import Params, load_params
 from nmt.errors import UserError
-from nmt.files import read_text, write_csv
+from nmt.files import parse_csv, read_text, write_csv
 from nmt.promotion import Decision, References, Rule, decide
 from nmt.repository import dvc, git
 from nmt.scoring import Bootstrap
@@ -156,7 +154,7 @@ def _entry(models: Registry, version: Any, champion: Any | None, decision: Decis
 def _log(entry: Entry) -> None:
     """Append to the log and commit that one file; a commit that git refuses is left to the user."""
     old = read_text(paths.PROMOTIONS) if paths.PROMOTIONS.exists() else ""
-    write_csv(paths.PROMOTIONS, [*csv.DictReader(io.StringIO(old)), entry.row])
+    write_csv(paths.PROMOTIONS, [*parse_csv(old, str(paths.PROMOTIONS)), entry.row])
     try:
         git("add", "--", str(paths.PROMOTIONS))
         message = [f"--message={text}" for text in (entry.subject(), entry.sentence())]

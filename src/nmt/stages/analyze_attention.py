@@ -12,9 +12,10 @@ from nmt.alignment import Observations
 from nmt.config import AnalyzeAttention, Corpus, Params, UnicodeForms, load_params
 from nmt.decodings import Decodings, read_decodings
 from nmt.errors import UserError
-from nmt.files import fresh_folder, read_json_lines, sha256, write_csv, write_json, write_json_lines, write_lines
+from nmt.files import fresh_folder, sha256, write_csv, write_json, write_json_lines, write_lines
 from nmt.gold import Gold, Side, read_gold, word_links
 from nmt.readings import STEPS, Pair
+from nmt.records import TestPair, read_each
 from nmt.scoring import Bootstrap
 from nmt.stages.runner import run_for_model
 from nmt.words import EOS, Matrix, Sentence, is_punctuation
@@ -42,7 +43,7 @@ def main(variant: str, seed: int) -> None:
     summary: dict[str, Any] = origin | summarise(decoded, records, params, params.variant(variant).attention)
     with fresh_folder(report / "links") as folder:
         write_links(folder, decoded, settings.link_threshold)
-    with fresh_folder(report / "figures") as folder:
+    with fresh_folder(report / "figures", sealed=False) as folder:
         draw_lengths(folder / "length.png", decoded)
         draw_heatmaps(folder, decoded["hypotheses"], records, variant, settings.heatmaps)
         draw_alignment(folder / "alignment.png", summary["alignment"], variant)
@@ -72,7 +73,7 @@ def translations_sha256(variant: str, seed: int) -> str:
 
 def read_records(translations: int) -> Records:
     """The test sentences, as many as there are translations."""
-    records = read_json_lines(paths.prepared_records("test"))
+    records = read_each(paths.prepared_records("test"), TestPair)
     if len(records) != translations:
         raise UserError(f"{translations} translations of {len(records)} test sentences; run `dvc repro translate`")
     return records

@@ -1,13 +1,12 @@
 """Put the whole comparison, and an explorer of the test set, into one page that opens from disk."""
 
-from nmt import paths, testset, tracking
+from nmt import paths, records, testset, tracking
 from nmt.config import load_params
-from nmt.files import read_json, read_json_lines, read_lines, read_text, write_text
+from nmt.files import read_csv, read_json, read_lines, write_text
 from nmt.html_report import explorer, page
 from nmt.html_report.explorer import Shown
 from nmt.html_report.weave import weave
 from nmt.identity import content_hash
-from nmt.runs import read_csv
 from nmt.stages.runner import run
 from nmt.testset import present, stage_of
 
@@ -29,9 +28,12 @@ def main() -> None:
     contents = page.Contents(
         compared=compared,
         compared_sha256=content_hash(paths.COMPARISON),
-        curves=read_csv(read_text(paths.COMPARISON / "curves.csv")),
-        attention={name: read_json(paths.attention_report(name, seed) / "summary.json") for name in variants},
-        scores={name: read_json(paths.scores(name, seed)) for name in variants},
+        curves=read_csv(paths.COMPARISON / "curves.csv", ("run", "variant", "epoch", "dev_loss")),
+        attention={
+            name: records.read_one(paths.attention_report(name, seed) / "summary.json", records.Analysis)
+            for name in variants
+        },
+        scores={name: records.read_one(paths.scores(name, seed), records.Scores) for name in variants},
         corpus=read_json(paths.CORPUS_REPORT),
         explorer=explorer.explorer(sentences, shown, compared["corpus"]["source"], settings.sentences),
         weave=weave(shown, settings.sentences),
@@ -45,8 +47,8 @@ def read_shown(variant: str, attention: str, seed: int) -> Shown:
     report, analysis = paths.attention_report(variant, seed), stage_of("analyze_attention", variant, seed)
     hypotheses = present(paths.translations(variant, seed) / "hypotheses.txt", stage_of("translate", variant, seed))
     words, suspects = (present(report / name, analysis) for name in ("words.jsonl", "suspects.csv"))
-    lost = {row["id"] for row in read_csv(read_text(suspects)) if row["both_fail"]}
-    return Shown(variant, attention, read_lines(hypotheses), read_json_lines(words), lost)
+    lost = {row["id"] for row in read_csv(suspects, ("id", "both_fail")) if row["both_fail"]}
+    return Shown(variant, attention, read_lines(hypotheses), records.read_each(words, records.Words), lost)
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def write_outputs(
     model = trainer.model
     config = BundleConfig.model_validate(
         {
-            "format": 1,
+            "format": 2,
             "attention": model.attention_kind,
             "model": params.model.model_dump(),
             "vocabulary": {

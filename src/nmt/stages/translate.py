@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from nmt import paths, tracking
+from nmt import paths, records, tracking
 from nmt.config import load_params
 from nmt.corpus import join_sentences
 from nmt.decoding import Decoding
 from nmt.errors import UserError
-from nmt.files import fresh_folder, read_json_lines, read_lines, write_json_lines, write_lines, write_matrices
+from nmt.files import fresh_folder, read_lines, write_json_lines, write_lines, write_matrices
 from nmt.gold import read_gold
 from nmt.runtime import processes, resolve
 from nmt.stages.runner import run_for_model
@@ -42,7 +42,7 @@ from nmt.words import segment
 def main(variant: str, seed: int) -> None:
     """Translate the test set with one model."""
     params = load_params()
-    sources, targets, records = read_test_set()
+    sources, targets, pairs = read_test_set()
     translator = Translator.load(
         paths.bundle(variant, seed),
         Decoding.of(params.translate),
@@ -58,10 +58,10 @@ def main(variant: str, seed: int) -> None:
         write_hypotheses(folder, translations)
         write_references(folder, references)
         labelled = read_gold(paths.gold_links(params.corpus.name))
-        write_influence(folder, translator, translations, references, [record["id"] in labelled for record in records])
+        write_influence(folder, translator, translations, references, [pair["id"] in labelled for pair in pairs])
         write_ablations(folder, translator, sources, params.translate.ablations)
         groups = [group for joined in params.translate.joined for group in consecutive_groups(len(sources), joined)]
-        write_json_lines(folder / "joined.jsonl", translate_joined(translator, groups, sources, records))
+        write_json_lines(folder / "joined.jsonl", translate_joined(translator, groups, sources, pairs))
     tracking.publish_model(variant, seed)
 
 
@@ -69,13 +69,13 @@ def read_test_set() -> tuple[list[str], list[str], list[dict[str, Any]]]:
     """Normalised source and target sentences and the raw records, line by line."""
     source, target = (paths.prepared_text("test", side) for side in paths.SIDES)
     record = paths.prepared_records("test")
-    sources, targets, records = read_lines(source), read_lines(target), read_json_lines(record)
-    if not len(sources) == len(targets) == len(records):
+    sources, targets, pairs = read_lines(source), read_lines(target), records.read_each(record, records.TestPair)
+    if not len(sources) == len(targets) == len(pairs):
         raise UserError(
-            f"{source} has {len(sources)} lines, {target} {len(targets)}, {record} {len(records)}: "
+            f"{source} has {len(sources)} lines, {target} {len(targets)}, {record} {len(pairs)}: "
             "they must match line by line; run `dvc repro prepare`"
         )
-    return sources, targets, records
+    return sources, targets, pairs
 
 
 def write_hypotheses(folder: Path, translations: Sequence[Translation]) -> None:
@@ -129,7 +129,7 @@ def consecutive_groups(sentences: int, size: int) -> list[range]:
 
 
 def translate_joined(
-    translator: Translator, groups: Sequence[range], sources: Sequence[str], records: Sequence[dict[str, Any]]
+    translator: Translator, groups: Sequence[range], sources: Sequence[str], pairs: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Each group of test sentences as one line, translated, beside its members' first references as one."""
     languages = translator.bundle.config.languages
@@ -141,7 +141,7 @@ def translate_joined(
             "joined": len(group),
             "members": list(group),
             "source": text,
-            "references": [join_sentences((records[row]["references"][0] for row in group), languages.target)],
+            "references": [join_sentences((pairs[row]["references"][0] for row in group), languages.target)],
             "hypothesis": translation.hypotheses[0].text,
         }
         for group, text, translation in zip(groups, texts, translations, strict=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmt import paths
-from nmt.errors import UserError
+from nmt.errors import UserError, without_secrets
 from nmt.tracking import place
 from nmt.tracking.parts import CHANGES
 from nmt.tracking.publish import one_line
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _NAME = re.compile(r"[\w.=,+\-]+")
-_PASSWORD = re.compile(r"//[^/@]*@")
 _SHORTEST_ID = 4  # digits of a result's id
 _LOCAL_PAGES = "http://127.0.0.1:5000"  # where `make ui` shows an SQLite store
 
@@ -63,7 +62,7 @@ def link(name: str) -> Link:
         run = _find(client, name)
         tags = run.data.tags
         base = place.tracking_uri() if place.is_server(place.tracking_uri()) else _LOCAL_PAGES
-        base = _PASSWORD.sub("//", base)
+        base = without_secrets(base)
         return Link(
             url=f"{base.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}",
             name=run.info.run_name,

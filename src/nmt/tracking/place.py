@@ -5,7 +5,6 @@ import fcntl
 import http.client
 import importlib.util
 import os
-import re
 import sqlite3
 import ssl
 import time
@@ -16,13 +15,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from nmt import paths
-from nmt.errors import UserError
+from nmt.errors import UserError, without_secrets
 
 PROBE_SECONDS = 2.0
 LOCK_SECONDS = 300.0
 _QUESTION = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
 _SQLITE = "sqlite:///"
-_PASSWORD = re.compile(r"//[^/@]*@")
 _EXPERIMENTS = (".dvc", "tmp", "exps")  # below it, DVC runs `--temp` and queued experiments in copies of the workspace
 
 
@@ -71,10 +69,10 @@ def sqlite_file(uri: str) -> Path | None:
 
 def probe(uri: str, seconds: float = PROBE_SECONDS) -> None:
     """Raise Unavailable unless the store answers in time; MLflow's own calls would try for minutes."""
-    shown = _PASSWORD.sub("//", uri)
+    shown = without_secrets(uri)
     try:
         if is_server(uri):
-            _ask_server(shown, seconds)
+            _ask_server(uri, seconds)
         elif database := sqlite_file(uri):
             with contextlib.closing(sqlite3.connect(database, seconds)) as connection:
                 connection.execute("PRAGMA schema_version").fetchone()
@@ -88,7 +86,10 @@ def _ask_server(uri: str, seconds: float) -> None:
     The question needs the server's database: `/health` is answered also when that hangs.
     """
     try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}{_QUESTION}", timeout=seconds).close()
+        scheme, _, rest = uri.partition("://")
+        host, slash, path = rest.partition("/")
+        address = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"  # urllib would take a password for a port
+        urllib.request.urlopen(f"{address.rstrip('/')}{_QUESTION}", timeout=seconds).close()
     except urllib.error.HTTPError as error:
         error.close()
     except urllib.error.URLError as error:

@@ -12,7 +12,8 @@ from nmt import paths
 
 _DVC_VARIABLES = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
 _RESULTS = (paths.REPORTS, paths.MODELS, paths.LOCK)  # what a run writes is no local change
-_INPUTS = (".", *(f":(exclude){path}" for path in _RESULTS))
+_SETTINGS = (".dvc/config",)  # where DVC's remotes are, perhaps with a password
+_INPUTS = (".", *(f":(exclude){path}" for path in (*_RESULTS, *_SETTINGS)))
 _SOURCES = (paths.SOURCES, paths.PARAMS, paths.PIPELINE, paths.CORPORA)  # here a file unknown to git counts, too
 _DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--binary", "--src-prefix=a/", "--dst-prefix=b/", "HEAD", "--")
 

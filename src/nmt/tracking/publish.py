@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nmt import files, identity, paths
 from nmt.config import load_params
-from nmt.errors import UserError
+from nmt.errors import UserError, without_secrets
 from nmt.tracking import place
 from nmt.tracking.parts import Part, parts_of
 from nmt.tracking.provenance import provenance_tags
@@ -148,5 +148,5 @@ def _failures_told() -> Iterator[None]:
 
 def one_line(error: BaseException) -> str:
     """An exception's first line, with its type unless it was written for users; MLflow's can be very long."""
-    text = next(iter(str(error).splitlines()), "")
+    text = without_secrets(next(iter(str(error).splitlines()), ""))
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text[:LONGEST_REASON]}"

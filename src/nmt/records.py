@@ -1,0 +1,166 @@
+"""What stands in the files that stages hand on: their records as types, checked where they are read.
+
+A record may hold more than is named here; what is named must be there, and of that type.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nmt import files
+from nmt.errors import UserError
+
+_REMEDY = "it was made by another version, or edited; `dvc repro --force` makes it anew"
+
+
+class Record(BaseModel):
+    """A JSON object."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class TestPair(Record):
+    """A line of `dev.jsonl` and `test.jsonl`."""
+
+    id: str
+    source: str
+    references: list[str]
+    source_id: str | None
+    reference_ids: list[str]
+
+
+class Candidate(Record):
+    """One of the n best."""
+
+    pieces: list[str]
+    score: float
+    log_probability: float
+
+
+class Translated(Record):
+    """A line of `hypotheses.jsonl`."""
+
+    source_pieces: list[str]
+    hypotheses: list[Candidate]
+
+
+class ForcedLine(Record):
+    """A line of `references.jsonl`, as scoring reads it."""
+
+    pieces: list[str]
+    log_probability: float
+
+
+class Forced(ForcedLine):
+    """A line of `references.jsonl`, as the analysis of attention reads it."""
+
+    source_pieces: list[str]
+
+
+class JoinedLine(Record):
+    """A line of `joined.jsonl`."""
+
+    joined: int
+    members: list[int]
+    references: list[str]
+    hypothesis: str
+
+
+class Words(Record):
+    """A line of `words.jsonl`."""
+
+    id: str
+    source: list[str]
+    target: list[str]
+    attention: list[list[float]] | None
+    erasure: list[list[float]] | None
+    gradient: list[list[float]] | None
+    entropy: float | None
+    chrf: float | None
+    score: float | None
+
+
+class Training(Record):
+    """`summary.json` of a training."""
+
+    training_id: str
+    parameters: int
+    updates: int
+    epochs: int
+    best_epoch: int
+    source_tokens: int
+    target_tokens: int
+    flops: float
+    train_loss: float
+    dev_loss: float
+    dev_perplexity: float
+
+
+class Analysis(Record):
+    """`summary.json` of an analysis of attention."""
+
+    attention: dict[str, Any] | None
+    alignment: dict[str, Any] | None
+    influence: dict[str, Any]
+
+
+class Score(Record):
+    """A metric with its interval."""
+
+    score: float
+    low: float
+    high: float
+    signature: str
+
+
+class Ranked(Record):
+    """The scores of one model, as the leaderboard reads them, also those of older commits."""
+
+    result_id: str
+    variant: str
+    seed: int
+    perplexity_per_token: float
+    bleu: Score
+    chrf: Score
+    ter: Score
+
+
+class Scores(Ranked):
+    """The scores of one model."""
+
+    attention: str
+    by_length: list[dict[str, float]]
+    joined: list[dict[str, float]]
+    perplexity_per_word: float
+    exact_match: float
+    by_frequency: list[dict[str, float | None]]
+    ablations: dict[str, dict[str, float]]
+
+
+def read_one(path: Path, kind: type[Record]) -> dict[str, Any]:
+    """Read a JSON file that holds one record; anything else is a UserError."""
+    return check(files.read_json(path), kind, str(path))
+
+
+def read_each(path: Path, kind: type[Record]) -> list[dict[str, Any]]:
+    """Read a file of one record a line."""
+    lines = enumerate(files.read_json_lines(path), start=1)
+    return [check(value, kind, f"{path}, line {number}") for number, value in lines]
+
+
+def check(value: Any, kind: type[Record], origin: str) -> dict[str, Any]:
+    """The value as it is, if it is a record of that kind; `origin` is where it came from."""
+    try:
+        kind.model_validate(value)
+    except ValidationError as error:
+        raise UserError(f"{origin}: {explain(error)}; {_REMEDY}") from None
+    checked: dict[str, Any] = value
+    return checked
+
+
+def explain(error: ValidationError) -> str:
+    """The first fault of pydantic's list: where, and what should stand there."""
+    fault = error.errors(include_input=False, include_url=False)[0]
+    place = ".".join(map(str, fault["loc"]))
+    return f"{place}: {fault['msg']}" if place else fault["msg"]
