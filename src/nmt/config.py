@@ -42,6 +42,8 @@ Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 _UNTOLD = (ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError, RecursionError)
 """How ruamel fails on `!!int foo`, `!!bool foo`, a day 99, an escape beyond Unicode, thousands of brackets."""
 _LONGEST_REASON = 500
+_LONGEST_VALUE = 100
+_MOST_FAULTS = 20
 
 
 class Section(BaseModel):
@@ -294,7 +296,10 @@ def parse_params(values: dict[str, Any], origin: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise UserError("\n".join(f"{origin}: {_explain(fault, values)}" for fault in error.errors())) from None
+        faults = error.errors()
+        lines = [f"{origin}: {_explain(fault, values)}" for fault in faults[:_MOST_FAULTS]]
+        more = len(faults) - len(lines)
+        raise UserError("\n".join([*lines, *([f"{origin}: and {more} more faults"] if more else [])])) from None
 
 
 def _explain(fault: Any, values: dict[str, Any]) -> str:
@@ -310,7 +315,13 @@ def _explain(fault: Any, values: dict[str, Any]) -> str:
         return f"missing key {key!r}"
     if fault["type"] == "value_error":
         return f"{key}: {fault['ctx']['error']}" if key else str(fault["ctx"]["error"])
-    return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {reprlib.repr(fault['input'])}"
+    return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {shown(fault['input'])}"
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, in one short line: aliases make a few lines of YAML endless."""
+    form = reprlib.Repr(maxlevel=2, maxstring=_LONGEST_VALUE, maxother=_LONGEST_VALUE)
+    return form.repr(value)[:_LONGEST_VALUE]
 
 
 def _known_keys(location: list[str]) -> list[str]:

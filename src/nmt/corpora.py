@@ -1,7 +1,6 @@
 """The catalogue of corpora, `data/corpora.yaml`, and their files as a table of sentence pairs."""
 
 import gzip
-import reprlib
 import zlib
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
@@ -145,7 +144,7 @@ def _explain(name: str, fault: Any) -> str:
         return f"missing key {key}"
     if fault["type"] == "value_error":
         return f"{key}: {fault['ctx']['error']}"
-    return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {reprlib.repr(fault['input'])}"
+    return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {config.shown(fault['input'])}"
 
 
 def read_pairs(corpus: Corpus, folder: Path, source: str, target: str) -> pd.DataFrame:

@@ -232,6 +232,12 @@ def check_seal(folder: Path, names: Iterable[str]) -> None:
         check_file(folder / name)
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder of which a file has changed, or gone, since it was sealed."""
+    for name in _seal_of(folder) or ():
+        check_file(folder / name)
+
+
 def check_file(path: Path) -> None:
     """Refuse a file that has changed since its folder was sealed: for those that are mapped rather than read."""
     _hold_to_seal(path, lambda: sha256(path))

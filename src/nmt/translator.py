@@ -44,6 +44,7 @@ _FORCED_CELLS = 2**18
 _FORCED_WIDTH = 64
 """Source positions that a sentence counts for at least: its logits over the vocabulary need memory, too."""
 _SENTENCE = re.compile(r".+?(?:[。！？!?]+[”’」』）)\"']*|[.…]+[”’)\"']*(?=\s)|$)", re.DOTALL)
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 Pieces = list[int]
 Side = Literal["source", "target"]
@@ -203,6 +204,9 @@ class Translator:
 
     def _normalise(self, side: Side, lines: Sequence[str]) -> list[str]:
         config = self.bundle.config
+        for number, line in enumerate(lines, start=1):
+            if _HALF_CHARACTER.search(line):
+                raise UserError(f"text {number} holds half a character (a lone surrogate): it is no Unicode text")
         return normalise_lines(lines, getattr(config.languages, side), getattr(config.unicode, side))
 
     def _encode(self, side: Side, lines: Sequence[str]) -> list[Pieces]:

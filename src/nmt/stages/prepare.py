@@ -16,7 +16,7 @@ from nmt.corpora import Corpus, load_corpus, read_pairs
 from nmt.corpus import normalise_lines, simplify_lines, text_lengths
 from nmt.corpus_report import describe_corpus
 from nmt.errors import UserError
-from nmt.files import fresh_folder, write_json, write_json_lines, write_lines
+from nmt.files import check_folder, fresh_folder, write_json, write_json_lines, write_lines
 from nmt.filters import reasons_to_drop
 from nmt.splits import HELD_OUT, in_drawn_order, leaks, link, references, split_by_components
 from nmt.stages.runner import run
@@ -27,6 +27,7 @@ def main() -> None:
     params = load_params()
     languages = (params.corpus.source, params.corpus.target)
     corpus = load_corpus(params.corpus.name, *languages)
+    check_folder(paths.RAW)
     pairs = normalised(read_pairs(corpus, paths.RAW, *languages), languages, params.prepare.unicode)
     pairs = divided(pairs, corpus.has_own_split, languages, params.prepare)
     pairs = filtered(pairs, languages, params.prepare.train_filters)
