@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-integration check format ui lock clean
+.PHONY: help setup repro test test-integration fuzz check format ui lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ test: $(VENV)/.development ## Run the tests
 
 test-integration: $(VENV)/.integration ## Run the tests that need servers (PostgreSQL, S3, MLflow), queues and clones: minutes each
 	@$(IN_VENV) python -m pytest -q -n 2 --dist loadgroup -m integration
+
+fuzz: $(VENV)/.development ## Try hundreds of bad inputs of every kind, others each time: a quarter of an hour
+	@$(IN_VENV) NMT_FUZZ=full python -m pytest -q -n 2 --dist loadgroup tests/fuzz
 
 check: $(VENV)/.development ## Check style, format and types
 	@$(IN_VENV) ruff check

@@ -22,7 +22,7 @@ _LONGEST_MESSAGE = 8_000
 Result = TypeVar("Result")
 
 
-def fuzzed(few: int, many: int = 400) -> hypothesis.settings:
+def fuzzed(few: int, many: int = 300) -> hypothesis.settings:
     """So many examples in the tests, the same ones each time, and so many, others each time, by `make fuzz`."""
     return hypothesis.settings(
         max_examples=many if FULL else few,
