@@ -34,8 +34,8 @@ test: $(VENV)/.development ## Run the tests
 test-integration: $(VENV)/.integration ## Run the tests that need servers (PostgreSQL, S3, MLflow), queues and clones: minutes each
 	@$(IN_VENV) python -m pytest -q -n 2 --dist loadgroup -m integration
 
-fuzz: $(VENV)/.development ## Try hundreds of bad inputs of every kind, others each time: a quarter of an hour
-	@$(IN_VENV) NMT_FUZZ=full python -m pytest -q -n 2 --dist loadgroup tests/fuzz
+fuzz: $(VENV)/.development ## Try bad inputs of every kind, others each time (EXAMPLES=300 of each property)
+	@$(IN_VENV) NMT_FUZZ=$(or $(EXAMPLES),300) python -m pytest -q -n 2 --dist loadgroup tests/fuzz
 
 check: $(VENV)/.development ## Check style, format and types
 	@$(IN_VENV) ruff check

@@ -71,6 +71,27 @@ def test_damaged_store_is_refused(tmp_path: Path) -> None:
         TokenStore.open(tmp_path / "x")
 
 
+@pytest.mark.parametrize(
+    ("kind", "array", "reason"),
+    [
+        ("ids", np.zeros(9, np.int16), "no token store, but int16"),
+        ("ids", np.zeros((3, 3), np.uint16), "no token store, but uint16"),
+        ("ids", np.array([None], dtype=object), "no readable token store"),
+        ("offsets", np.array([0, 5, 2, 9]), "they fall"),
+        ("offsets", np.array([1, 9]), "they fall"),
+        ("offsets", np.array([], np.int64), "they fall"),
+        ("offsets", np.array([0, 10]), "9 tokens, but the offsets speak of 10"),
+    ],
+    ids=["type", "shape", "pickle", "falling", "not from 0", "empty", "beyond"],
+)
+def test_foreign_arrays_are_refused(tmp_path: Path, kind: str, array: np.ndarray, reason: str) -> None:
+    """Another type or shape, objects, and offsets that are none: each would end far from here, or not at all."""
+    TokenStore.write(tmp_path / "store", [[4, 5, 6], [7, 8, 9], [4, 5, 6]])
+    np.save(tmp_path / f"store.{kind}.npy", array, allow_pickle=True)
+    with pytest.raises(UserError, match=reason):
+        TokenStore.open(tmp_path / "store")
+
+
 def test_unequal_sides_are_refused(tmp_path: Path) -> None:
     """Pairs must match."""
     TokenStore.write(tmp_path / "source", SENTENCES)

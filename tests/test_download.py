@@ -5,15 +5,18 @@ import hashlib
 import http.server
 import os
 import threading
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nmt.corpora import Corpus
-from nmt.download import MIRROR, fetch_files
+from nmt.download import MIRROR, Redirects, fetch_files
 from nmt.errors import UserError
 
 TEXT = b"eins\tone\nzwei\ttwo\n"
@@ -36,10 +39,24 @@ def corpus_of(**pin: Any) -> Corpus:
     })  # fmt: skip
 
 
+REDIRECTS = {
+    "/here.tsv": "/text.tsv",
+    "/ftp.tsv": "ftp://127.0.0.1/text.tsv",
+    "/file.tsv": "file:///etc/passwd",
+    "/loop.tsv": "/loop.tsv",
+}
+
+
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves TEXT at /text, half of it at /half, and 404 elsewhere."""
+    """Serves TEXT at /text, half of it at /half, sends elsewhere from REDIRECTS, and 404 from everywhere else."""
 
     def do_GET(self) -> None:
+        if self.path in REDIRECTS:
+            self.send_response(302)
+            self.send_header("Location", REDIRECTS[self.path])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         known = self.path in ("/text.tsv", "/half.tsv")
         self.send_response(200 if known else 404)
         self.send_header("Content-Length", str(len(TEXT) if known else 0))
@@ -113,6 +130,13 @@ def test_url(url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
         ("text.tsv", {"sha256": None}, f"not pinned yet: set its sha256 in data/corpora.yaml to {digest(TEXT)}"),
         ("half.tsv", {}, "the download was interrupted after 9 of 18 bytes"),
         ("none.tsv", {}, f"none.tsv cannot be downloaded: .*check the network, or set {MIRROR}"),
+        (
+            "ftp.tsv",
+            {},
+            "ftp.tsv cannot be downloaded: it redirects to ftp://127.0.0.1/text.tsv, which is not followed",
+        ),
+        ("file.tsv", {}, "file.tsv cannot be downloaded: .*redirect"),
+        ("loop.tsv", {}, "loop.tsv cannot be downloaded: .*redirect"),
         ("text.tsv", {"member": "a"}, f"set its archive_sha256 in data/corpora.yaml to {digest(TEXT)}"),
         ("text.tsv", {"member": "a", "archive_sha256": digest(TEXT)}, "no readable zip archive"),
     ],
@@ -123,6 +147,20 @@ def test_faults_of_a_url(url: str, file: str, pin: dict[str, Any], message: str,
     with pytest.raises(UserError, match=message):
         fetch_files(corpus, tmp_path)
     assert fetched(corpus, tmp_path) == []
+
+
+def test_a_redirect_on_the_web_is_followed(url: str, tmp_path: Path) -> None:
+    """Archives of data sets move; the sha256 holds what comes to what was pinned."""
+    assert fetched(corpus_of(url=f"{url}/here.tsv"), tmp_path) == ["text.tsv"]
+
+
+def test_https_does_not_become_http() -> None:
+    """Nobody on the way can send a reader to an open line."""
+    request = urllib.request.Request("https://example.org/text.tsv")
+    arguments = (request, None, 302, "Found", Message())
+    with pytest.raises(urllib.error.URLError, match="is not followed"):
+        Redirects().redirect_request(*arguments, "http://example.org/text.tsv")
+    assert Redirects().redirect_request(*arguments, "https://example.com/text.tsv") is not None
 
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

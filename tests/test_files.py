@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,70 @@ def test_the_same_matrices_give_the_same_bytes(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
     files.write_matrices(tmp_path / "two.npz", matrices)
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+
+
+def test_a_pickle_is_no_matrix(tmp_path: Path) -> None:
+    """An archive of objects is refused before one of them is made."""
+    np.savez(tmp_path / "objects.npz", weights=np.array([Path], dtype=object), shapes=np.zeros((1, 2), np.int32))
+    with pytest.raises(UserError, match="allow_pickle=False"):
+        files.read_matrices(tmp_path / "objects.npz")
+
+
+def test_a_sealed_folder_is_held_to_its_seal(tmp_path: Path) -> None:
+    """A changed file, a missing one and a damaged seal are told; what came later is read; `sha256sum` agrees."""
+    with files.fresh_folder(tmp_path / "folder") as draft:
+        files.write_text(draft / "a b.txt", "one")
+        files.write_text(draft / "ä.txt", "two")
+    folder = tmp_path / "folder"
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", files.SEAL], cwd=folder, check=True)
+    files.write_text(folder / "later.txt", "three")
+    assert [files.read_text(folder / name) for name in ("a b.txt", "ä.txt", "later.txt")] == ["one", "two", "three"]
+    files.check_folder(folder)
+    files.check_seal(folder, ["a b.txt"])
+    with pytest.raises(UserError, match=r"does not name later\.txt"):
+        files.check_seal(folder, ["later.txt"])
+    files.write_text(folder / "a b.txt", "onf")
+    for check in (files.read_text, files.check_file, lambda path: files.check_folder(path.parent)):
+        with pytest.raises(UserError, match=r"a b\.txt is not as it was written .*dvc checkout"):
+            check(folder / "a b.txt")
+    (folder / "a b.txt").unlink()
+    with pytest.raises(UserError, match=r"a b\.txt does not exist"):
+        files.check_folder(folder)
+    files.write_bytes(folder / files.SEAL, (folder / files.SEAL).read_bytes()[:-1])
+    with pytest.raises(UserError, match="SHA256SUMS is damaged"):
+        files.read_text(folder / "later.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("NaN", "NaN is no number"),
+        ("[1e999]", "no number that can be reckoned with"),
+        ("9" * 5000, "Exceeds the limit"),
+        ("[" * 100_000, "nested too deeply"),
+        (r'"\ud800"', "lone surrogate"),
+    ],
+    ids=["NaN", "1e999", "digits", "brackets", "surrogate"],
+)
+def test_what_python_takes_for_json_and_others_do_not(text: str, reason: str) -> None:
+    """It would fail later, or be written as something that is no JSON."""
+    with pytest.raises(UserError, match=f"^origin is .*{reason}"):
+        files.parse_json(text, "origin")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a,b\n1\n", "row 1: 1 cells instead of 2"),
+        ('a,b\n"1,2\n', "is not CSV"),
+        ("b,c\n1,2\n", "has no column a"),
+        ("", "no column a"),
+    ],
+)
+def test_damaged_tables(text: str, reason: str) -> None:
+    """A row of another length, an open quote and a missing column are named."""
+    with pytest.raises(UserError, match=reason):
+        files.parse_csv(text, "origin", ["a"])
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:

@@ -101,6 +101,20 @@ def test_a_stage_depends_on_the_code_that_it_runs(stage: str) -> None:
     assert declared == {dependency(module) for module in closure(f"nmt.stages.{stage}")}
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_nothing_is_unpickled(path: Path) -> None:
+    """No module imports pickle or a reader that uses it, and arrays are read with `allow_pickle=False`."""
+    unsafe = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}
+    for node in ast.walk(syntax(path)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
+            assert not {name.partition(".")[0] for name in names} & unsafe, path
+        if isinstance(node, ast.Call):
+            name, keywords = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+            assert name not in ("torch.load", "pd.read_pickle", "eval", "exec"), f"{path}, line {node.lineno}"
+            assert name != "np.load" or keywords.get("allow_pickle") == "False", f"{path}, line {node.lineno}"
+
+
 class ParamsReads(ast.NodeVisitor):
     """Dotted keys that a function, or a module's functions, read from a `Params`; followed where it is passed on."""
 

@@ -320,7 +320,8 @@ def _explain(fault: Any, values: dict[str, Any]) -> str:
 
 def shown(value: Any) -> str:
     """A value as Python writes it, in one short line: aliases make a few lines of YAML endless."""
-    form = reprlib.Repr(maxlevel=2, maxstring=_LONGEST_VALUE, maxother=_LONGEST_VALUE)
+    form = reprlib.Repr()
+    form.maxlevel, form.maxstring, form.maxother = 2, _LONGEST_VALUE, _LONGEST_VALUE
     return form.repr(value)[:_LONGEST_VALUE]
 
 

@@ -101,7 +101,7 @@ def _download(url: str, destination: Path) -> Path:
     return destination
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
+class Redirects(urllib.request.HTTPRedirectHandler):
     """Follows to the web alone, and from https to https alone."""
 
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
@@ -111,7 +111,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-_OPENER = urllib.request.build_opener(_Redirects)
+_OPENER = urllib.request.build_opener(Redirects)
 
 
 def _from_package_index(requirement: str, work: Path) -> Path:

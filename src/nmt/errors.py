@@ -8,7 +8,7 @@ SECRETS = re.compile(r"(?i)(PASSWORD|PASSWD|TOKEN|SECRET|CREDENTIAL|API_?KEY|ACC
 _LEAST = 6
 """Characters; a shorter value would be found by chance in any text."""
 _IN_ADDRESS = re.compile(
-    r"(?i)(?P<scheme>https?://)[^\s/?#'\"<>]*@|(?P<other>(?!https?:|file:)[a-z][a-z0-9+.-]*://)[^\s'\"<>]*@"
+    r"(?i)(?P<scheme>https?://)[^\s/?#'\"<>]*@|(?P<other>(?<![a-z0-9+.-])(?!https?:|file:)[a-z][a-z0-9+.-]*://)[^\s'\"<>]*@"
 )
 """A password in a database's address may hold a slash, one for the web not."""
 _IN_QUERY = re.compile(

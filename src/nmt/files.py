@@ -255,10 +255,11 @@ def _seal_of(folder: Path) -> dict[str, str] | None:
     if not path.exists():
         return None
     with _failures_told(path):
-        lines = path.read_bytes().decode("ascii", "replace").split("\n")
+        lines = path.read_bytes().decode("utf-8", "replace").split("\n")
     matches = [_SEALED.fullmatch(line) for line in lines[:-1]]
-    if lines[-1] or not all(matches):
-        raise UserError(f"{path} is damaged: its lines must be a sha256, two spaces and a name; {_REMEDY}")
+    names = [match["name"] for match in matches if match]
+    if lines[-1] or not all(matches) or names != sorted(set(names)):
+        raise UserError(f"{path} is damaged: its lines must be a sha256, two spaces and a name, by name; {_REMEDY}")
     return {match["name"]: match["sha256"] for match in matches if match}
 
 

@@ -84,9 +84,10 @@ class Subwords:
         """Read a model file; a missing, truncated or foreign one is a UserError."""
         try:
             subwords = cls(read_bytes(path))
-        except RuntimeError:
+            pieces = subwords.pieces(range(subwords.size))
+        except (RuntimeError, UnicodeDecodeError):
             raise UserError(f"{path} is no readable SentencePiece model (truncated?); make or fetch it again") from None
-        if subwords.size == 0 or subwords.pieces(SPECIAL) != ["<pad>", "<unk>", "<s>", "</s>"]:
+        if pieces[: len(SPECIAL)] != ["<pad>", "<unk>", "<s>", "</s>"]:
             raise UserError(f"{path} is a SentencePiece model of other make than ours; `dvc repro tokenize` makes one")
         return subwords
 

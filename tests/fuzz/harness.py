@@ -12,21 +12,21 @@ from hypothesis import strategies as st
 
 from nmt.errors import UserError
 
-FULL = os.environ.get("NMT_FUZZ") == "full"
-"""Set by `make fuzz`."""
+EXAMPLES = int(os.environ.get("NMT_FUZZ", "0"))
+"""Of every property, others each time; set by `make fuzz`. Without it, a few, always the same."""
 REFUSED = object()
 """What `attempt` returns for bad input that was told."""
-_SECONDS = 60.0 if FULL else 30.0
+_SECONDS = 60.0
 _LONGEST_MESSAGE = 8_000
 
 Result = TypeVar("Result")
 
 
-def fuzzed(few: int, many: int = 300) -> hypothesis.settings:
-    """So many examples in the tests, the same ones each time, and so many, others each time, by `make fuzz`."""
+def fuzzed(few: int) -> hypothesis.settings:
+    """So many examples in the tests, or EXAMPLES."""
     return hypothesis.settings(
-        max_examples=many if FULL else few,
-        derandomize=not FULL,
+        max_examples=EXAMPLES or few,
+        derandomize=not EXAMPLES,
         deadline=None,
         database=None,
         suppress_health_check=list(hypothesis.HealthCheck),
@@ -36,7 +36,7 @@ def fuzzed(few: int, many: int = 300) -> hypothesis.settings:
 
 def some(places: range) -> list[int]:
     """All places by `make fuzz`, else at most a dozen, evenly spread."""
-    return list(places) if FULL else list(places)[:: max(1, len(places) // 12)]
+    return list(places) if EXAMPLES else list(places)[:: max(1, len(places) // 12)]
 
 
 def attempt(work: Callable[..., Result], *arguments: Any) -> Result | Any:

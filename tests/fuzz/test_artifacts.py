@@ -98,7 +98,7 @@ def artifacts(folder: Path) -> dict[str, Artifact]:
         stem = real / paths.token_store("train", "source")
         found[f"token store: {kind}"] = Artifact(stem.with_name(f"{stem.name}.{kind}.npy"), lambda: read_store(real))
     subwords = real / paths.subword_model("source")
-    found["subword model"] = Artifact(subwords, lambda: Subwords.load(subwords).pieces([4, 5]))
+    found["subword model"] = Artifact(subwords, lambda: read_subwords(subwords))
     translations = real / paths.translations("attention", 1)
     for name in ("hypotheses.jsonl", "references.jsonl", "attention.npz", "erasure.npz", "references.gradient.npz"):
         found[name] = Artifact(
@@ -148,6 +148,13 @@ def inside(folder: Path, work: Callable[[], Any]) -> Any:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         return work()
+
+
+def read_subwords(path: Path) -> Any:
+    """A sentence there and back."""
+    subwords = Subwords.load(path)
+    (ids,) = subwords.encode([SENTENCES[0]])
+    return subwords.size, subwords.pieces(ids), subwords.decode([ids])
 
 
 def read_store(real: Path) -> Any:

@@ -104,7 +104,7 @@ def test_text_in_reports(text: str) -> None:
         assert character not in "|<[`" or shown[place - 1] == "\\"
 
 
-@fuzzed(few=2, many=300)
+@fuzzed(few=2)
 @given(words=st.lists(sentences.filter(bool), min_size=1, max_size=3))
 def test_any_words_in_a_heatmap(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
     """Labels are drawn as they are: a dollar sign begins no formula, and a picture comes out."""
