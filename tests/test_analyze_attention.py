@@ -193,6 +193,9 @@ def test_same_bytes(project: list[tuple[str, int]]) -> None:
     assert contents(report) == first
 
 
+OTHER = [{"id": "1", "source": "猫", "references": ["cat"]}]
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -205,7 +208,7 @@ def test_same_bytes(project: list[tuple[str, int]]) -> None:
             lambda folder: files.write_matrices(folder / "erasure.npz", [np.ones((0, 0))] * 3),
             "does not fit the pieces",
         ),
-        (lambda folder: files.write_json_lines(paths.prepared_records("test"), [{"id": "1"}]), "4 translations of 1 "),
+        (lambda folder: files.write_json_lines(paths.prepared_records("test"), OTHER), "4 translations of 1 "),
     ],
     ids=["missing", "other shapes", "too few", "other test set"],
 )

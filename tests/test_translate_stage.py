@@ -8,7 +8,7 @@ import pytest
 
 from nmt import paths, tracking
 from nmt.errors import UserError
-from nmt.files import read_json_lines, read_lines, read_matrices, write_json_lines, write_lines
+from nmt.files import SEAL, read_json_lines, read_lines, read_matrices, write_json_lines, write_lines
 from nmt.stages.translate import consecutive_groups, main
 from nmt.words import segment
 from tests.bundles import SOURCE, TARGET, write_bundle
@@ -50,7 +50,7 @@ def test_files_belong_together(project: Path) -> None:
     main("attention", 1)
     folder = paths.translations("attention", 1)
     influences = [f"{prefix}{name}.npz" for prefix in ("", "references.") for name in ("erasure", "gradient")]
-    every = ["hypotheses.jsonl", "hypotheses.txt", "joined.jsonl", "references.jsonl", *influences]
+    every = [SEAL, "hypotheses.jsonl", "hypotheses.txt", "joined.jsonl", "references.jsonl", *influences]
     ablations = [f"ablation.{name}.txt" for name in ("frozen", "shifted", "uniform")]
     assert sorted(contents(folder)) == sorted([*every, *ablations, "attention.npz", "references.attention.npz"])
     texts, records = read_lines(folder / "hypotheses.txt"), read_json_lines(folder / "hypotheses.jsonl")

@@ -69,7 +69,7 @@ def read_gold(path: Path) -> dict[str, SpanLinks]:
         try:
             links = SpanLinks.model_validate(line)
         except ValidationError as error:
-            raise UserError(f"{path}, line {number} holds a line that is no gold links: {explain(error)}") from None
+            raise UserError(f"{path} holds a line that is no gold links: line {number}: {explain(error)}") from None
         if links.id in found:
             raise UserError(f"{path}, line {number}: {links.id!r} is labelled twice; keep one of the lines")
         found[links.id] = links

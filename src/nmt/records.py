@@ -4,9 +4,9 @@ A record may hold more than is named here; what is named must be there, and of t
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nmt import files
 from nmt.errors import UserError
@@ -20,12 +20,19 @@ class Record(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
-class TestPair(Record):
-    """A line of `dev.jsonl` and `test.jsonl`."""
+class Labelled(Record):
+    """A line of `dev.jsonl` and `test.jsonl`, as models and the analysis of attention read it."""
 
     id: str
     source: str
-    references: list[str]
+    references: Annotated[list[str], Field(min_length=1)]
+
+
+class Attributed(Record):
+    """Such a line, as scoring and reports read it."""
+
+    source: str
+    references: Annotated[list[str], Field(min_length=1)]
     source_id: str | None
     reference_ids: list[str]
 
@@ -42,7 +49,7 @@ class Translated(Record):
     """A line of `hypotheses.jsonl`."""
 
     source_pieces: list[str]
-    hypotheses: list[Candidate]
+    hypotheses: Annotated[list[Candidate], Field(min_length=1)]
 
 
 class ForcedLine(Record):
@@ -100,9 +107,9 @@ class Training(Record):
 class Analysis(Record):
     """`summary.json` of an analysis of attention."""
 
-    attention: dict[str, Any] | None
-    alignment: dict[str, Any] | None
-    influence: dict[str, Any]
+    attention: dict[str, Any] | None = None
+    alignment: dict[str, Any] | None = None
+    influence: dict[str, Any] | None = None
 
 
 class Score(Record):

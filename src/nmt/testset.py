@@ -41,7 +41,7 @@ class Translations:
 def read_sentences() -> Sentences:
     """Read the test set."""
     path = present(paths.prepared_records("test"), "prepare")
-    pairs = records.read_each(path, records.TestPair)
+    pairs = records.read_each(path, records.Attributed)
     if not pairs:
         raise UserError(f"{path} holds no sentence; raise prepare.test_pairs and run `dvc repro prepare`")
     return Sentences(

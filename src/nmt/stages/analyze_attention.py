@@ -15,7 +15,7 @@ from nmt.errors import UserError
 from nmt.files import fresh_folder, sha256, write_csv, write_json, write_json_lines, write_lines
 from nmt.gold import Gold, Side, read_gold, word_links
 from nmt.readings import STEPS, Pair
-from nmt.records import TestPair, read_each
+from nmt.records import Labelled, read_each
 from nmt.scoring import Bootstrap
 from nmt.stages.runner import run_for_model
 from nmt.words import EOS, Matrix, Sentence, is_punctuation
@@ -41,7 +41,7 @@ def main(variant: str, seed: int) -> None:
     read = suspects.read_sentences(decoded["hypotheses"], records, params.corpus.target, settings)
     origin = {"variant": variant, "seed": seed, "hypotheses_sha256": translations_sha256(variant, seed)}
     summary: dict[str, Any] = origin | summarise(decoded, records, params, params.variant(variant).attention)
-    with fresh_folder(report / "links") as folder:
+    with fresh_folder(report / "links", sealed=False) as folder:
         write_links(folder, decoded, settings.link_threshold)
     with fresh_folder(report / "figures", sealed=False) as folder:
         draw_lengths(folder / "length.png", decoded)
@@ -73,7 +73,7 @@ def translations_sha256(variant: str, seed: int) -> str:
 
 def read_records(translations: int) -> Records:
     """The test sentences, as many as there are translations."""
-    records = read_each(paths.prepared_records("test"), TestPair)
+    records = read_each(paths.prepared_records("test"), Labelled)
     if len(records) != translations:
         raise UserError(f"{translations} translations of {len(records)} test sentences; run `dvc repro translate`")
     return records

@@ -69,7 +69,7 @@ def read_test_set() -> tuple[list[str], list[str], list[dict[str, Any]]]:
     """Normalised source and target sentences and the raw records, line by line."""
     source, target = (paths.prepared_text("test", side) for side in paths.SIDES)
     record = paths.prepared_records("test")
-    sources, targets, pairs = read_lines(source), read_lines(target), records.read_each(record, records.TestPair)
+    sources, targets, pairs = read_lines(source), read_lines(target), records.read_each(record, records.Labelled)
     if not len(sources) == len(targets) == len(pairs):
         raise UserError(
             f"{source} has {len(sources)} lines, {target} {len(targets)}, {record} {len(pairs)}: "
