@@ -174,7 +174,12 @@ def test_same_inputs_same_bytes(reports: dict[str, Any]) -> None:
     assert snapshot(paths.SCORES) | snapshot(paths.COMPARISON) == first
     assert not any(str(Path.cwd()).encode() in content for content in first.values())
     tables = ("ablations", "alignment", "by_frequency", "by_length", "curves", "joined")
-    names = ["comparison.json", "comparison.md", *(f"{name}.{kind}" for name in tables for kind in ("csv", "png"))]
+    names = [
+        files.SEAL,
+        "comparison.json",
+        "comparison.md",
+        *(f"{name}.{kind}" for name in tables for kind in ("csv", "png")),
+    ]
     assert [Path(name).name for name in first if "comparison" in name] == sorted(names)
 
 

@@ -6,6 +6,7 @@ No step works sentence by sentence in Python: rows are gathered from the flat st
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class TokenStore:
     def open(cls, stem: Path) -> "TokenStore":
         """Map the two files of `stem`; a missing or damaged one is a UserError."""
         names = [stem.with_name(f"{stem.name}.{kind}.npy") for kind in ("ids", "offsets")]
-        ids, offsets = (_mapped(name, dtype) for name, dtype in zip(names, (np.uint16, np.int64), strict=True))
+        ids, offsets = _mapped(names[0], np.dtype(np.uint16)), _mapped(names[1], np.dtype(np.int64))
         if not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
             raise UserError(f"{stem}: its offsets are none, since they fall; run `dvc repro --force tokenize`")
         if len(ids) != offsets[-1]:
@@ -88,7 +89,7 @@ class TokenStore:
         return torch.from_numpy(np.concatenate([head, body], axis=1))
 
 
-def _mapped(path: Path, dtype: type[np.generic]) -> np.ndarray:
+def _mapped(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
     """A file of `np.save` with one dimension of that type, mapped; anything else is a UserError."""
     check_file(path)
     try:

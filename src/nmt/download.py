@@ -160,7 +160,7 @@ def _refuse_bomb(path: Path) -> None:
         raise UserError(f"{path.name} cannot be decompressed: {error}; is it a whole gzip file?") from None
 
 
-def _copy_bounded(inside: IO[bytes], stream: IO[bytes], what: str, packed: int) -> None:
+def _copy_bounded(inside: IO[bytes] | gzip.GzipFile, stream: IO[bytes], what: str, packed: int) -> None:
     """Copy what is unpacked, as long as it is not much more than was packed; what a header declares is not believed."""
     most = max(_ALWAYS_ALLOWED, packed * _MOST_PER_BYTE)
     copied = 0
