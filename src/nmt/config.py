@@ -100,6 +100,8 @@ class Subwords(Section):
 
 
 class Tokenize(Section):
+    training_characters: Positive
+    """Of a longer training text, lines of about so many characters in all are what a subword model learns from."""
     source: Subwords
     target: Subwords
 

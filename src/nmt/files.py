@@ -15,6 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +27,7 @@ SEAL = "SHA256SUMS"
 _SEALED = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>[^/]+)")
 _REMEDY = "`dvc checkout` or `dvc pull` restores it, `dvc repro --force` makes it anew"
 _SHOWN = 100
+_BLOCK_LINES = 1 << 16
 
 
 @contextlib.contextmanager
@@ -84,6 +86,23 @@ def read_lines(path: Path) -> list[str]:
     """Read lines split at line feeds only: U+2028 and the like stay inside a sentence."""
     text = read_text(path)
     return text.removesuffix("\n").split("\n") if text else []
+
+
+def line_blocks(path: Path) -> Iterator[list[str]]:
+    """The lines of `read_lines`, some at a time, for a file that need not fit into memory."""
+    try:
+        with _failures_told(path):
+            check_file(path)
+            with path.open("rb") as stream:
+                while lines := list(islice(stream, _BLOCK_LINES)):
+                    yield b"".join(lines).decode("utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8; save it as UTF-8") from None
+
+
+def each_line(path: Path) -> Iterator[str]:
+    """The lines of `read_lines`, one by one."""
+    return chain.from_iterable(line_blocks(path))
 
 
 def write_json(path: Path, value: Any) -> None:
