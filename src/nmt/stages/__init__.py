@@ -1,7 +1,10 @@
 """One short file per DVC stage. A stage reads files, calls the library, writes files, and reports to MLflow."""
 
 import importlib.util
+import os
 import sys
+
+from nmt.lifeline import end_with_parent
 
 _NEEDED = ("numpy", "pydantic", "ruamel.yaml", "torch")
 
@@ -16,4 +19,6 @@ def _complain_about_python() -> None:
         )
 
 
+if "DVC_STAGE" in os.environ:  # DVC sets it for what it starts; what a person starts may outlive its terminal
+    end_with_parent()
 _complain_about_python()

@@ -4,12 +4,11 @@ Reads   data/tokenized
 Writes  models/<variant>/<seed>, reports/training/<variant>/<seed>/{history.csv,summary.json}
 Params  corpus, prepare.unicode, runtime, model, train, variants.<variant>
 
-A training that was killed goes on from its last state in .nmt/training/<training id>, which is written every half
-minute, or every NMT_CHECKPOINT_SECONDS: no result depends on them, so they are no parameter.
+A training that was killed goes on from its last state in .nmt/unfinished/train-<training id>, which is written every
+half minute, or every NMT_CHECKPOINT_SECONDS: no result depends on them, so they are no parameter.
 """
 
 import os
-import shutil
 import signal
 import sys
 import time
@@ -18,13 +17,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock, Timeout
+import torch
 from tqdm import tqdm
 
-from nmt import identity, paths, tracking
+from nmt import identity, paths, tracking, unfinished
 from nmt.batching import ParallelText
 from nmt.bundle import BundleConfig, save_bundle
-from nmt.checkpoint import load_checkpoint, save_checkpoint
+from nmt.checkpoint import Origin, load_checkpoint, save_checkpoint
 from nmt.config import Params, load_params
 from nmt.errors import UserError
 from nmt.files import sha256, write_csv, write_json
@@ -41,22 +40,15 @@ def main(variant: str, seed: int) -> None:
     params = load_params()
     runtime = resolve(params.runtime)
     training_id = identity.training_id(variant, seed)
-    state = paths.resume_state(training_id)
-    state.mkdir(parents=True, exist_ok=True)
-    try:
-        with (
-            FileLock(state.with_suffix(".lock"), timeout=0),
-            alone_on_gpu(runtime.device, workspace() / paths.STATE),
-            tracking.live_training(variant, seed) as live,
-        ):
-            trainer = make_trainer(params, variant, seed, runtime)
-            train(trainer, state, live, f"{variant}-{seed}")
-            write_outputs(trainer, params, variant, seed, runtime, training_id)
-            shutil.rmtree(state)
-    except Timeout:
-        raise UserError(
-            f"another process is training {variant} with seed {seed} right now; wait for it or end it"
-        ) from None
+    with (
+        unfinished.work("train", training_id) as state,
+        alone_on_gpu(runtime.device, workspace() / paths.STATE),
+        tracking.live_training(variant, seed) as live,
+    ):
+        trainer = make_trainer(params, variant, seed, runtime)
+        train(trainer, state, origin(training_id, runtime), live, f"{variant}-{seed}")
+        write_outputs(trainer, params, variant, seed, runtime, training_id)
+        unfinished.done(state, paths.bundle(variant, seed))
 
 
 def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved) -> Trainer:
@@ -72,9 +64,20 @@ def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved) -> 
     return Trainer(model, train_text, dev_text, params.train, seed, on_update=lambda _: None)
 
 
-def train(trainer: Trainer, state: Path, live: tracking.LiveCurves, name: str) -> None:
-    """Run the epochs that are left, with a bar, live curves and a checkpoint now and then."""
-    checkpoint = load_checkpoint(state)
+def origin(training_id: str, runtime: Resolved) -> Origin:
+    """Whose states this training may go on from: its own, from arithmetic that gives the same bits."""
+    return {
+        "training": training_id,
+        "device": runtime.device.type,
+        "precision": runtime.precision,
+        "threads": str(runtime.threads),
+        "torch": torch.__version__,
+    }
+
+
+def train(trainer: Trainer, state: Path, origin: Origin, live: tracking.LiveCurves, name: str) -> None:
+    """Run the epochs that are left, with a bar, live curves, and a checkpoint now and then and at the end."""
+    checkpoint = load_checkpoint(state, origin)
     if checkpoint is not None:
         trainer.restore(checkpoint)
         print(f"going on after update {trainer.progress.updates}", flush=True)
@@ -86,7 +89,7 @@ def train(trainer: Trainer, state: Path, live: tracking.LiveCurves, name: str) -
             if result.update % 10 == 0:
                 live.log(result.update, {"train_loss": result.loss, "tokens_per_second": display.tokens_per_second})
             if stop.wanted or due():
-                save_checkpoint(state, trainer.checkpoint())
+                save_checkpoint(state, trainer.checkpoint(), origin)
             if stop.wanted:
                 sys.exit(128 + stop.wanted)
 
@@ -94,8 +97,8 @@ def train(trainer: Trainer, state: Path, live: tracking.LiveCurves, name: str) -
         for epoch in trainer.epochs():
             live.log(epoch.updates, {"dev_loss": epoch.dev_loss})
             display.say(f"epoch {epoch.epoch}: train loss {epoch.train_loss:.3f}, dev loss {epoch.dev_loss:.3f}")
-        if stop.wanted:  # after the last update
-            save_checkpoint(state, trainer.checkpoint())
+        save_checkpoint(state, trainer.checkpoint(), origin)  # the outputs are written, and DVC has them, only later
+        if stop.wanted:
             sys.exit(128 + stop.wanted)
 
 
