@@ -6,6 +6,7 @@ import errno
 import fcntl
 import glob
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -112,14 +113,11 @@ def read_json_lines(path: Path) -> list[Any]:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
     """Write rows of equal keys; the columns are in the first row's order unless they are given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = list(rows[0] if columns is None else columns)
-    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as buffer:
-        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        buffer.seek(0)
-        write_text(path, buffer.read())
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, list(rows[0] if columns is None else columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
 
 
 def write_matrices(path: Path, matrices: Sequence[np.ndarray]) -> None:

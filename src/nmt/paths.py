@@ -8,6 +8,8 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
+DVC_LOCK = Path(".dvc/tmp/lock")  # DVC's own: held while one dvc plans or records
+DVC_READERS = Path(".dvc/tmp/rwlock")  # who reads and writes which output
 CORPORA = Path("data/corpora.yaml")
 SOURCES = Path("src")
 PRESETS = Path("presets")
