@@ -3,8 +3,9 @@
     python -m tests.kills 50 --seed 1 --folder /tmp/kills
 
 A small corpus and tiny models, on which git, DVC and MLflow run for real. Each trial takes a copy of the finished
-project, forgets one stage and all that follows from it (outputs, dvc.lock, run cache, MLflow runs), starts `dvc repro`,
-and kills by SIGKILL at a random moment while that stage runs, or while DVC hashes and records what it wrote:
+project, forgets one stage (outputs, dvc.lock, run cache, the MLflow run of what is trained), with `--onward` also all
+that follow from it, starts `dvc repro`, and kills by SIGKILL at a random moment while that stage runs, or while DVC
+hashes and records what it wrote:
 
     all     dvc and its stage, by process group: a machine that loses power, a container that is stopped
     dvc     dvc alone: its stage must end by itself
@@ -57,10 +58,10 @@ def locked(project: Project) -> dict[str, Any]:
     return stages
 
 
-def forget(project: Project, stage: str, *, alone: bool = False) -> list[str]:
-    """Make DVC run a stage, and unless it is `alone` all that follow from it, as if they had never run; name them."""
+def forget(project: Project, stage: str, *, onward: bool) -> list[str]:
+    """Make DVC run a stage, with `onward` all that follow from it, as if they had never run; name them."""
     stages = locked(project)
-    forgotten = [stage] if alone else [stage, *followers(stages, stage)]
+    forgotten = [stage, *(followers(stages, stage) if onward else [])]
     for name in forgotten:
         for out in stages[name]["outs"]:
             path = project.folder / out["path"]
@@ -189,10 +190,10 @@ def processes(project: Project) -> Iterator[str]:
             continue
 
 
-def trial(whole: Project, folder: Path, kill: Kill) -> tuple[str, list[str]]:
+def trial(whole: Project, folder: Path, kill: Kill, *, onward: bool) -> tuple[str, list[str]]:
     """One kill in a copy of the whole project: where it struck, and what is wrong after `dvc repro`."""
     project = whole.copy(folder / "project")
-    retrained = [name for name in forget(project, kill.stage) if name.startswith("train@")]
+    retrained = [name for name in forget(project, kill.stage, onward=onward) if name.startswith("train@")]
     forget_runs(whole, project, retrained)
     place = killed(project, kill, folder / "killed.log")
     mended = project.nmt("mend")
@@ -247,6 +248,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("trials", type=int)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--onward", action="store_true", help="run again all that follow, too: minutes a trial")
     parser.add_argument("--folder", type=Path, required=True, help="for the projects; a whole one there is used again")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
@@ -257,7 +259,7 @@ def main() -> None:
     print("| trial | stage | second | of | killed | struck | result |\n|--:|---|--:|--:|---|---|---|", flush=True)
     failed = 0
     for number, kill in enumerate(drawn(seconds, arguments.trials, arguments.seed), start=1):
-        place, wrong = trial(whole, folder / str(number), kill)
+        place, wrong = trial(whole, folder / str(number), kill, onward=arguments.onward)
         result = f"DIFFERS: {', '.join(wrong)}" if wrong else "same"
         moment = f"{kill.seconds:.2f} | {seconds[kill.stage]:.2f}"
         print(f"| {number} | {kill.stage} | {moment} | {kill.kind} | {place} | {result} |", flush=True)
