@@ -89,16 +89,19 @@ def test_work_stays_until_dvc_has_its_outcome(tmp_path: Path, monkeypatch: pytes
         files.write_text(begun / "state", "half")
     with unfinished.work("train", "ended") as ended:
         unfinished.done(ended, output)
-    unfinished.clear_recorded()
+    unfinished.clear()
     for md5, kept in (("0" * 32 + ".dir", True), (DVC_MD5, False)):
         entry = f"stages: {{train: {{cmd: x, outs: [{{path: out, md5: {md5}}}]}}}}\n"
         files.write_text(paths.LOCK, entry)
         with unfinished.work("train", "ended"):
-            unfinished.clear_recorded()
+            unfinished.clear()
             assert ended.exists(), "somebody is at it"
-        unfinished.clear_recorded()
+        unfinished.clear()
         assert ended.exists() == kept
     assert (begun / "state").exists()
+    os.utime(begun, (time.time() - 31 * 24 * 3600,) * 2)
+    unfinished.clear()
+    assert not begun.exists(), "nobody has gone on with it for a month"
 
 
 DVC_MD5 = "c3048cbb53d6eca8edf41b9a2716ac91.dir"

@@ -8,6 +8,7 @@ until dvc.lock names what became of it, because a kill between a stage's end and
 import contextlib
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from nmt import files, lockfile, paths
 from nmt.tracking.place import workspace
 
 _OUTCOME = "outcome.json"
+_FORGOTTEN_SECONDS = 30 * 24 * 3600.0
 
 
 @contextlib.contextmanager
@@ -49,15 +51,19 @@ def done(folder: Path, output: Path) -> None:
     files.write_json(folder / _OUTCOME, {"output": output.as_posix(), "md5": lockfile.folder_md5(output)})
 
 
-def clear_recorded() -> None:
-    """Remove the folders of work whose outcome dvc.lock names, unless another process is at it."""
-    noted = sorted((workspace() / paths.UNFINISHED).glob(f"*/{_OUTCOME}"))
-    if not noted or not paths.LOCK.exists():
-        return
-    locked = lockfile.outputs(lockfile.parse(files.read_text(paths.LOCK)))
+def clear() -> None:
+    """Remove the work whose outcome dvc.lock names, and what nobody has gone on with for a month; not what is held."""
+    locked = lockfile.outputs(lockfile.parse(files.read_text(paths.LOCK))) if paths.LOCK.exists() else {}
     recorded = {(path, md5) for outputs in locked.values() for path, md5 in outputs.items()}
-    for note in noted:
-        outcome = files.read_json(note)
-        if (outcome["output"], outcome["md5"]) in recorded:
-            with contextlib.suppress(Timeout), FileLock(note.parent.with_suffix(".lock"), timeout=0):
-                shutil.rmtree(note.parent)
+    for folder in sorted(path for path in (workspace() / paths.UNFINISHED).glob("*") if path.is_dir()):
+        if time.time() - folder.stat().st_mtime > _FORGOTTEN_SECONDS or _outcome(folder) in recorded:
+            with contextlib.suppress(Timeout), FileLock(folder.with_suffix(".lock"), timeout=0):
+                shutil.rmtree(folder)
+
+
+def _outcome(folder: Path) -> tuple[str, str] | None:
+    """The output that the work has become and its md5; None while it is unfinished."""
+    if not (folder / _OUTCOME).exists():
+        return None
+    outcome = files.read_json(folder / _OUTCOME)
+    return outcome["output"], outcome["md5"]

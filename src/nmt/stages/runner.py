@@ -36,7 +36,7 @@ def _guarded(name: str, work: Callable[[], None]) -> None:
     logging.getLogger("nmt").setLevel(logging.INFO)
     try:
         with unfinished.alone(paths.stage_lock(name), f"another process runs {name} here"):
-            unfinished.clear_recorded()
+            unfinished.clear()
             work()
     except UserError as error:
         sys.exit(f"error: {error}")
