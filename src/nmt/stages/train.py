@@ -66,9 +66,10 @@ def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved) -> 
 
 def origin(training_id: str, runtime: Resolved) -> Origin:
     """Whose states this training may go on from: its own, from arithmetic that gives the same bits."""
+    on_gpu = runtime.device.type == "cuda"
     return {
         "training": training_id,
-        "device": runtime.device.type,
+        "processor": torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability(),
         "precision": runtime.precision,
         "threads": str(runtime.threads),
         "torch": torch.__version__,
