@@ -1,8 +1,10 @@
 """What every stage does around its own work: arguments, one process at a time, one-line errors."""
 
+import contextlib
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nmt import files, paths, unfinished
@@ -28,15 +30,11 @@ def _name() -> str:
 
 
 def _guarded(name: str, work: Callable[[], None]) -> None:
-    """Do the work; whatever a user can put right ends in one line.
-
-    One process at a time: if DVC was killed just now, the stage that it had started may take a moment to end.
-    """
+    """Do the work; whatever a user can put right ends in one line."""
     logging.basicConfig(format="%(message)s")  # to standard error
     logging.getLogger("nmt").setLevel(logging.INFO)
     try:
-        with unfinished.alone(paths.stage_lock(name), f"another process runs {name} here"):
-            unfinished.clear()
+        with _alone(name):
             work()
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -46,3 +44,17 @@ def _guarded(name: str, work: Callable[[], None]) -> None:
         sys.exit(f"error: {files.told(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """One process at a time: if DVC was killed just now, the stage that it had started may take a moment to end.
+
+    The processes that torchrun starts are one: those of them that must be alone see to it themselves.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        yield
+        return
+    with unfinished.alone(paths.stage_lock(name), f"another process runs {name} here"):
+        unfinished.clear()
+        yield
