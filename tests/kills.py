@@ -171,12 +171,12 @@ def points(project: Project) -> Counter[tuple[str, str, int]]:
 
 
 def left_behind(project: Project) -> Iterator[str]:
-    """Drafts, and processes of the project; the latter get some seconds to end."""
-    yield from (str(path) for path in project.folder.rglob(".*.draft") if ".dvc" not in path.parts)
+    """Processes of the project, which get some seconds to end, and drafts."""
     deadline = time.monotonic() + 25.0
     while (alive := list(processes(project))) and time.monotonic() < deadline:
         time.sleep(0.1)
     yield from alive
+    yield from (str(path) for path in project.folder.rglob(".*.draft") if ".dvc" not in path.parts)
 
 
 def processes(project: Project) -> Iterator[str]:

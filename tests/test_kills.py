@@ -1,6 +1,6 @@
 """`kill -9` in the middle of `dvc repro`, by real DVC: the next one goes on to the same bytes.
 
-Five of the kinds of kill that `python -m tests.kills` tries by the dozen; see there.
+Five trials of those that `python -m tests.kills` makes by the dozen; see there.
 """
 
 import random
@@ -28,7 +28,13 @@ from tests.project import Project
 
 pytestmark = pytest.mark.xdist_group("dvc")
 
-TRIALS = (("prepare", "all"), ("train@attention-1", "dvc"), ("translate@plain-1", "dvc"), ("compare", "stage"))
+TRIALS = (
+    ("prepare", "all"),
+    ("train@plain-1", "all"),
+    ("train@attention-1", "dvc"),
+    ("translate@plain-1", "dvc"),
+    ("compare", "stage"),
+)
 OFF = {"NMT_TRACKING": "off"}
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from ruamel.yaml import YAML
 
@@ -220,24 +219,6 @@ def test_force_gives_the_same_bytes(small_project: Project, tmp_path: Path) -> N
     }
     assert changed == set()
     assert project.run("git", "status", "--porcelain") == ""
-
-
-def test_a_killed_training_goes_on_to_the_same_bytes(small_project: Project, tmp_path: Path) -> None:
-    """After `kill -9` of stage and dvc in the middle, `dvc repro` resumes, and every output has the uncut md5."""
-    whole = small_project.copy(tmp_path / "whole")
-    whole.set_params({"train.max_epochs": 12})
-    cut = whole.copy(tmp_path / "cut")
-    whole.dvc("repro", "train@attention-1", NMT_TRACKING="off")
-    process = cut.start("dvc", "repro", "train@attention-1", NMT_TRACKING="off", NMT_CHECKPOINT_SECONDS="0")
-    wait_for(lambda: any(cut.folder.glob(".nmt/unfinished/train-*/state.safetensors")), process)
-    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-        one.kill()
-    process.wait()
-    assert not (cut.folder / "models/attention/1").exists()
-    output = cut.dvc("repro", "train@attention-1", NMT_TRACKING="off")
-    assert "going on after update" in output
-    assert lock(cut)["train@attention-1"]["outs"] == lock(whole)["train@attention-1"]["outs"]
-    assert not any(cut.folder.glob(".nmt/unfinished/train-*/"))
 
 
 def test_a_training_that_is_asked_to_stop_saves_and_goes_on(small_project: Project, tmp_path: Path) -> None:
