@@ -99,6 +99,10 @@ def test_work_stays_until_dvc_has_its_outcome(tmp_path: Path, monkeypatch: pytes
         unfinished.clear()
         assert ended.exists() == kept
     assert (begun / "state").exists()
+    for damaged in ("", "[]", '{"output": 1}'):
+        files.write_text(begun / "outcome.json", damaged)
+        unfinished.clear()
+        assert (begun / "state").exists()
     os.utime(begun, (time.time() - 31 * 24 * 3600,) * 2)
     unfinished.clear()
     assert not begun.exists(), "nobody has gone on with it for a month"

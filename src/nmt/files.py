@@ -24,8 +24,8 @@ _TODO = {
     errno.ENOSPC: "make room on this disk (`dvc gc --workspace` frees what is not used now), then run again",
     errno.EDQUOT: "your quota is used up: make room, then run again",
     errno.EROFS: "the folder is read-only: mount it for writing, then run again",
-    errno.EACCES: "you may not write there: change the folder's owner or mode, then run again",
-    errno.EPERM: "you may not write there: change the folder's owner or mode, then run again",
+    errno.EACCES: "the right to is missing: change its owner or mode, then run again",
+    errno.EPERM: "the right to is missing: change its owner or mode, then run again",
     errno.ENOENT: "it is not there, or has gone: bring it back, then run again",
     errno.EFBIG: "files may not become that large here (`ulimit -f`): raise the limit, then run again",
 }

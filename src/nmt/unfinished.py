@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nmt import files, lockfile, paths
+from nmt.errors import UserError
 from nmt.tracking.place import workspace
 
 _OUTCOME = "outcome.json"
@@ -56,14 +57,15 @@ def clear() -> None:
     locked = lockfile.outputs(lockfile.parse(files.read_text(paths.LOCK))) if paths.LOCK.exists() else {}
     recorded = {(path, md5) for outputs in locked.values() for path, md5 in outputs.items()}
     for folder in sorted(path for path in (workspace() / paths.UNFINISHED).glob("*") if path.is_dir()):
-        if time.time() - folder.stat().st_mtime > _FORGOTTEN_SECONDS or _outcome(folder) in recorded:
-            with contextlib.suppress(Timeout), FileLock(folder.with_suffix(".lock"), timeout=0):
+        with contextlib.suppress(Timeout, FileNotFoundError), FileLock(folder.with_suffix(".lock"), timeout=0):
+            if time.time() - folder.stat().st_mtime > _FORGOTTEN_SECONDS or _outcome(folder) in recorded:
                 shutil.rmtree(folder)
 
 
 def _outcome(folder: Path) -> tuple[str, str] | None:
-    """The output that the work has become and its md5; None while it is unfinished."""
-    if not (folder / _OUTCOME).exists():
+    """The output that the work has become and its md5; None while it is unfinished, or if the note is damaged."""
+    try:
+        outcome = files.read_json(folder / _OUTCOME)
+        return str(outcome["output"]), str(outcome["md5"])
+    except (UserError, KeyError, TypeError):
         return None
-    outcome = files.read_json(folder / _OUTCOME)
-    return outcome["output"], outcome["md5"]
