@@ -22,6 +22,7 @@ setup: $(VENV)/.runtime ## Create .venv with the pinned packages; a second call 
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 
 repro: setup ## Run whatever of the pipeline is out of date, and publish the results to MLflow
+	@$(IN_VENV) PYTHONPATH=src python -m nmt mend
 	@export $(IN_VENV); dvc status -q || { dvc repro tokenize && dvc stage list --name-only | sed -n 's/^train@//p' | \
 		xargs -P $(JOBS) -I MODEL dvc --wait-for-lock repro --single-item \
 		train@MODEL translate@MODEL evaluate@MODEL analyze_attention@MODEL; }

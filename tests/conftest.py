@@ -7,10 +7,11 @@ import hypothesis
 import pytest
 
 from tests import page_project
-from tests.project import SMALL_PARAMS, Project, copy_sources, toy_pairs, write_local_corpus
+from tests.project import Project, new_project
 
 ALLOWED_SKIPS = {
     "needs a CUDA device": "the machines of CI have none",
+    "needs the right to mount a file system": "containers may forbid it; a limit on the size of files stands in there",
 }
 """With CI=true, a test may be skipped for these reasons (word for word) alone; each says why it cannot run there."""
 
@@ -58,16 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def unrun_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project with a small corpus and tiny models, committed, nothing run yet; `copy` it to change it."""
-    project = Project(tmp_path_factory.mktemp("small") / "project")
-    copy_sources(project.folder)
-    write_local_corpus(project.folder, toy_pairs(360))
-    project.set_params(SMALL_PARAMS)
-    project.run("git", "init", "--quiet")
-    for key, value in {"user.name": "Test", "user.email": "test@example.com", "commit.gpgsign": "false"}.items():
-        project.run("git", "config", key, value)
-    project.run("git", "add", "--all")
-    project.run("git", "commit", "--quiet", "--message", "Start")
-    return project
+    return new_project(tmp_path_factory.mktemp("small") / "project")
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ class Project:
         done = subprocess.run(
             command,
             cwd=self.folder,
-            env=self._environment() | environment,
+            env=self.environment() | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -53,7 +53,7 @@ class Project:
     def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a command in the project and leave it to the caller; what it prints is lost."""
         quiet = subprocess.DEVNULL
-        environment = self._environment() | environment
+        environment = self.environment() | environment
         return subprocess.Popen(command, cwd=self.folder, env=environment, stdin=quiet, stdout=quiet, stderr=quiet)
 
     def nmt(self, *arguments: str, status: int = 0, **environment: str) -> str:
@@ -78,10 +78,10 @@ class Project:
     def copy(self, folder: Path) -> "Project":
         """A copy, cache, history and MLflow store included, that a test may change."""
         copied = Project(Path(shutil.copytree(self.folder, folder, symlinks=True)))
-        copied._move_store(self.folder)
+        copied.move_store(self.folder)
         return copied
 
-    def _move_store(self, old: Path) -> None:
+    def move_store(self, old: Path) -> None:
         """MLflow remembers where artifacts lie by absolute paths: else the copy would write into the original."""
         if not (self.folder / "mlflow.db").exists():
             return
@@ -94,7 +94,7 @@ class Project:
         """Write dotted keys into params.yaml; comments stay."""
         edit_yaml(self.folder / "params.yaml", values)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """Ours, with this Python first on PATH, and without settings of the user's own git, DVC and MLflow."""
         kept = {
             name: value
@@ -196,6 +196,19 @@ _ARTIFACT_PATHS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+
+
+def new_project(folder: Path) -> Project:
+    """A project with a small corpus and tiny models, committed, nothing run yet."""
+    project = Project(folder)
+    copy_sources(folder)
+    write_local_corpus(folder, toy_pairs(360))
+    project.set_params(SMALL_PARAMS)
+    project.run("git", "init", "--quiet")
+    for key, value in {"user.name": "Test", "user.email": "test@example.com", "commit.gpgsign": "false"}.items():
+        project.run("git", "config", key, value)
+    project.commit("Start")
+    return project
 
 
 def copy_sources(folder: Path) -> None:

@@ -22,11 +22,14 @@ PLUMBING = {
     "nmt.errors",
     "nmt.files",
     "nmt.identity",
+    "nmt.lifeline",
+    "nmt.lockfile",
     "nmt.paths",
     "nmt.records",
     "nmt.stages",
     "nmt.stages.runner",
     "nmt.tracking",
+    "nmt.unfinished",
 }
 """Modules, and all behind them, that cannot change a number: a stage need not run again when they change."""
 
@@ -197,7 +200,7 @@ def test_a_stage_is_a_file_of_its_name() -> None:
     assert files == set(STAGES)
     for name, stage in STAGES.items():
         arguments = " ${item.variant} ${item.seed}" if "matrix" in stage else ""
-        assert stage["cmd"] == f"env PYTHONPATH=src python -m nmt.stages.{name}{arguments}"
+        assert stage["cmd"] == f"exec env PYTHONPATH=src python -m nmt.stages.{name}{arguments}"
         assert stage["desc"]
 
 

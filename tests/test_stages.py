@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from ruamel.yaml import YAML
 
@@ -222,24 +221,6 @@ def test_force_gives_the_same_bytes(small_project: Project, tmp_path: Path) -> N
     assert project.run("git", "status", "--porcelain") == ""
 
 
-def test_a_killed_training_goes_on_to_the_same_bytes(small_project: Project, tmp_path: Path) -> None:
-    """After `kill -9` of stage and dvc in the middle, `dvc repro` resumes, and every output has the uncut md5."""
-    whole = small_project.copy(tmp_path / "whole")
-    whole.set_params({"train.max_epochs": 12})
-    cut = whole.copy(tmp_path / "cut")
-    whole.dvc("repro", "train@attention-1", NMT_TRACKING="off")
-    process = cut.start("dvc", "repro", "train@attention-1", NMT_TRACKING="off", NMT_CHECKPOINT_SECONDS="0")
-    wait_for(lambda: any(cut.folder.glob(".nmt/training/*/state.safetensors")), process)
-    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-        one.kill()
-    process.wait()
-    assert not (cut.folder / "models/attention/1").exists()
-    output = cut.dvc("repro", "train@attention-1", NMT_TRACKING="off")
-    assert "going on after update" in output
-    assert lock(cut)["train@attention-1"]["outs"] == lock(whole)["train@attention-1"]["outs"]
-    assert not any(cut.folder.glob(".nmt/training/*/"))
-
-
 def test_a_training_that_is_asked_to_stop_saves_and_goes_on(small_project: Project, tmp_path: Path) -> None:
     """SIGTERM ends it after the present update with its state on disk, although no checkpoint was due."""
     project = small_project.copy(tmp_path / "project")
@@ -247,11 +228,11 @@ def test_a_training_that_is_asked_to_stop_saves_and_goes_on(small_project: Proje
     stage = [sys.executable, "-m", "nmt.stages.train", "plain", "1"]
     environment = {"NMT_TRACKING": "off", "NMT_CHECKPOINT_SECONDS": "1000", "PYTHONPATH": "src"}
     process = project.start(*stage, **environment)
-    wait_for(lambda: any(project.folder.glob(".nmt/training/*/")), process)
+    wait_for(lambda: any(project.folder.glob(".nmt/unfinished/train-*/")), process)
     time.sleep(3)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
-    assert any(project.folder.glob(".nmt/training/*/state.safetensors"))
+    assert any(project.folder.glob(".nmt/unfinished/train-*/state.safetensors"))
     assert "going on after update" in project.run(*stage, **environment)
 
 

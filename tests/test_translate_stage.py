@@ -1,6 +1,7 @@
 """The stage `translate`: what it writes, and that it writes the same twice."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from nmt import paths, tracking
 from nmt.errors import UserError
 from nmt.files import SEAL, read_json_lines, read_lines, read_matrices, write_json_lines, write_lines
+from nmt.stages import translate
 from nmt.stages.translate import consecutive_groups, main
 from nmt.words import segment
 from tests.bundles import SOURCE, TARGET, write_bundle
@@ -35,6 +37,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for i, (source, target) in enumerate(zip(sources, targets, strict=True))
     ]
     write_json_lines(paths.prepared_records("test"), records)
+    (tmp_path / "dvc.yaml").write_text(
+        "stages: {translate: {params: [translate], deps: [data, 'models/${item.variant}']}}"
+    )
     write_bundle(paths.bundle("attention", 1), "additive")
     write_bundle(paths.bundle("plain", 1), "none")
     return tmp_path
@@ -119,9 +124,52 @@ def test_same_bytes_twice(project: Path) -> None:
     """Nothing in the outputs depends on when or where the stage ran."""
     main("attention", 1)
     first = contents(paths.translations("attention", 1))
+    shutil.rmtree(paths.STATE)
     main("attention", 1)
     assert contents(paths.translations("attention", 1)) == first
     assert str(project) not in json.dumps({name: content.decode("latin-1") for name, content in first.items()})
+
+
+class Cut(Exception):
+    """Stands for a process that ends here."""
+
+
+@pytest.mark.parametrize("part", ["hypotheses", "ablation"])
+def test_a_cut_run_goes_on(project: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """Cut off in any part, the next run does that and those after it alone, and the bytes are those of an uncut one."""
+    main("attention", 1)
+    first = contents(paths.translations("attention", 1))
+    shutil.rmtree(paths.STATE)
+    shutil.rmtree(paths.TRANSLATIONS)
+    written: list[str] = []
+
+    def watched(name: str, cut: str | None) -> None:
+        real = getattr(translate, f"write_{name}")
+
+        def write(*arguments: object) -> None:
+            real(*arguments)
+            if name == cut:
+                raise Cut
+            written.append(name)
+
+        monkeypatch.setattr(translate, f"write_{name}", write)
+
+    names = ["hypotheses", "references", "influence", "ablation", "joined"]
+    with monkeypatch.context() as patched:
+        monkeypatch = patched
+        for name in names:
+            watched(name, part)
+        with pytest.raises(Cut):
+            main("attention", 1)
+    assert not paths.TRANSLATIONS.exists()
+    before = written.copy()
+    written.clear()
+    for name in names:
+        watched(name, None)
+    main("attention", 1)
+    assert set(written) == set(names[names.index(part) :])
+    assert set(before) == set(names[: names.index(part)])
+    assert contents(paths.translations("attention", 1)) == first
 
 
 def test_unequal_test_set_is_refused(project: Path) -> None:

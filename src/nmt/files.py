@@ -6,6 +6,9 @@ reads one of these files here is told when a bit of it has changed since. What w
 
 import contextlib
 import csv
+import errno
+import fcntl
+import glob
 import hashlib
 import io
 import json
@@ -28,23 +31,32 @@ _SEALED = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>[^/]+)")
 _REMEDY = "`dvc checkout` or `dvc pull` restores it, `dvc repro --force` makes it anew"
 _SHOWN = 100
 _BLOCK_LINES = 1 << 16
+_DRAFT = ".draft"
+_TODO = {
+    errno.ENOSPC: "make room on this disk (`dvc gc --workspace` frees what is not used now), then run again",
+    errno.EDQUOT: "your quota is used up: make room, then run again",
+    errno.EROFS: "the folder is read-only: mount it for writing, then run again",
+    errno.EACCES: "the right to is missing: change its owner or mode, then run again",
+    errno.EPERM: "the right to is missing: change its owner or mode, then run again",
+    errno.ENOENT: "it is not there, or has gone: bring it back, then run again",
+    errno.EFBIG: "files may not become that large here (`ulimit -f`): raise the limit, then run again",
+}
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open `path` for writing; it is replaced in one step when the block ends, and untouched if it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
+    """Open `path` for writing; it is replaced in one step when the block ends, and untouched if it fails.
+
+    Raises:
+        UserError: the disk is full, the folder read-only or gone, and the like.
+    """
+    with _refusals_told(path), _drafted(path, tempfile.mkstemp) as draft:
+        with draft.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 would lock colleagues out of a shared cache
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        draft.chmod(0o644)  # mkstemp's 0600 would lock colleagues out of a shared cache
+        draft.replace(path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -155,14 +167,11 @@ def read_json_lines(path: Path) -> list[Any]:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
     """Write rows of equal keys; the columns are in the first row's order unless they are given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = list(rows[0] if columns is None else columns)
-    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as buffer:
-        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        buffer.seek(0)
-        write_text(path, buffer.read())
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, list(rows[0] if columns is None else columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
 
 
 def read_csv(path: Path, columns: Iterable[str] = ()) -> list[dict[str, str]]:
@@ -221,9 +230,7 @@ def fresh_folder(path: Path, *, sealed: bool = True) -> Iterator[Path]:
 
     What git carries needs no seal: git sees each change.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
+    with _refusals_told(path), _drafted(path, tempfile.mkdtemp) as draft:
         yield draft
         if sealed:
             seal(draft)
@@ -231,8 +238,37 @@ def fresh_folder(path: Path, *, sealed: bool = True) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         draft.replace(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to disk, so that a file that was put there survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _drafted(path: Path, make: Callable[..., Any]) -> Iterator[Path]:
+    """A new file or folder beside `path` that goes if the block fails.
+
+    It is locked as long as this process lives: by that a later one knows what a killed one left, and removes it, lest
+    DVC or git take it for a result.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{_DRAFT}"):
+        with contextlib.suppress(OSError), _locked(left):
+            _remove(left)
+    made = make(dir=path.parent, prefix=f".{path.name}.", suffix=_DRAFT)
+    if isinstance(made, tuple):
+        os.close(made[0])
+    draft = Path(made[1] if isinstance(made, tuple) else made)
+    try:
+        with _locked(draft):
+            yield draft
     except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
+        _remove(draft)
         raise
 
 
@@ -291,3 +327,50 @@ def _failures_told(path: Path) -> Iterator[None]:
         raise UserError(f"{path} does not exist; `dvc repro` makes it, `dvc pull` fetches it") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file's or a folder's own lock; BlockingIOError if another process does."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder as far as may be; what is gone is gone."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _refusals_told(path: Path) -> Iterator[None]:
+    """What the file system refuses while `path` is written becomes an error for the user; other files' faults pass."""
+    try:
+        yield
+    except OSError as error:
+        concerned = None if error.filename is None else Path(os.fsdecode(error.filename))
+        if error.errno is None or not (concerned is None or _beside(concerned, path)):
+            raise
+        raise UserError(told(error, path)) from None
+
+
+def _beside(concerned: Path, path: Path) -> bool:
+    """Whether a file is the one that is written or its draft, or in it, or a folder that it is in."""
+    if path.parent not in concerned.parents:
+        return concerned in path.parents
+    first = concerned.relative_to(path.parent).parts[0]
+    return first == path.name or first.startswith(f".{path.name}.")
+
+
+def told(error: OSError, path: Path | None = None) -> str:
+    """What the file system refused, where, and what to do."""
+    place = path or (Path(os.fsdecode(error.filename)) if error.filename is not None else None)
+    todo = _TODO.get(error.errno or 0, "nothing was changed; put it right and run again")
+    return f"{place or 'the file system'}: {error.strerror or error}; {todo}"

@@ -25,17 +25,13 @@ _IGNORED = frozenset({"__pycache__"})  # as in .dvcignore
 
 def training_id(variant: str, seed: int) -> str:
     """Hash of the parameters, code and data that one training depends on: 16 hexadecimal digits."""
-    stage = _stage()
-    item = {"item.variant": variant, "item.seed": str(seed)}
-    params = load_yaml(paths.PARAMS)
-    return _hash(
-        {
-            "variant": variant,
-            "seed": seed,
-            "params": {key: _lookup(params, key) for key in _names(stage, "params", item)},
-            "deps": {dep: content_hash(Path(dep)) for dep in _names(stage, "deps", item)},
-        }
-    )
+    return _hash({"variant": variant, "seed": seed, **_inputs(STAGE, variant, seed)})
+
+
+def work_id(stage: str, variant: str, seed: int, *machine: str) -> str:
+    """Hash of all that the bytes of one stage of one model come from, the `machine` included: 16 hexadecimal digits."""
+    own = {"stage": stage, "variant": variant, "seed": seed, "machine": list(machine)}
+    return _hash(own | _inputs(stage, variant, seed))
 
 
 def result_id(training_id: str, params: Params) -> str:
@@ -66,35 +62,39 @@ def _files_below(folder: Path) -> Iterator[str]:
             yield name.as_posix()
 
 
-def _stage() -> dict[str, Any]:
-    """The definition of the stage `train`."""
+def _inputs(name: str, variant: str, seed: int) -> dict[str, Any]:
+    """The values of a stage's `params:` and the hashes of its `deps:`."""
     stages = (load_yaml(paths.PIPELINE) or {}).get("stages", {})
-    if STAGE not in stages:
-        raise UserError(f"{paths.PIPELINE} has no stage {STAGE!r}")
-    definition: dict[str, Any] = stages[STAGE]
-    return definition
+    if name not in stages:
+        raise UserError(f"{paths.PIPELINE} has no stage {name!r}")
+    item = {"item.variant": variant, "item.seed": str(seed)}
+    params = load_yaml(paths.PARAMS)
+    listed = {key: _names(stages[name].get(key, []), f"{name}.{key}", item) for key in ("params", "deps")}
+    return {
+        "params": {key: _lookup(params, key, name) for key in listed["params"]},
+        "deps": {dep: content_hash(Path(dep)) for dep in listed["deps"]},
+    }
 
 
-def _names(stage: dict[str, Any], key: str, item: dict[str, str]) -> list[str]:
+def _names(names: list[Any], key: str, item: dict[str, str]) -> list[str]:
     """The entries of `params:` or `deps:`, with `${item.variant}` and `${item.seed}` filled in as DVC does."""
-    names = stage.get(key, [])
     if unreadable := [name for name in names if not isinstance(name, str)]:
-        raise UserError(f"{paths.PIPELINE}: {STAGE}.{key} may only list names, not {unreadable[0]!r}")
-    return [_PLACEHOLDER.sub(lambda match: _fill(match[1], item), name) for name in names]
+        raise UserError(f"{paths.PIPELINE}: {key} may only list names, not {unreadable[0]!r}")
+    return [_PLACEHOLDER.sub(lambda match: _fill(match[1], key, item), name) for name in names]
 
 
-def _fill(name: str, item: dict[str, str]) -> str:
+def _fill(name: str, key: str, item: dict[str, str]) -> str:
     if name not in item:
-        raise UserError(f"{paths.PIPELINE}: {STAGE} uses ${{{name}}}; known here: {', '.join(item)}")
+        raise UserError(f"{paths.PIPELINE}: {key.partition('.')[0]} uses ${{{name}}}; known here: {', '.join(item)}")
     return item[name]
 
 
-def _lookup(params: Any, key: str) -> Any:
+def _lookup(params: Any, key: str, stage: str) -> Any:
     """The value of a dotted key."""
     value = params
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
-            raise UserError(f"{paths.PARAMS} has no key {key!r}, but {paths.PIPELINE} names it for {STAGE}")
+            raise UserError(f"{paths.PARAMS} has no key {key!r}, but {paths.PIPELINE} names it for {stage}")
         value = value[part]
     return value
 

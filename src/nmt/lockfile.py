@@ -1,13 +1,14 @@
 """`dvc.lock`: the md5 of every output, by stage."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from nmt import paths, testset
+from nmt import paths
 from nmt.config import parse_yaml
 from nmt.records import Record, check
 
@@ -49,12 +50,12 @@ def outputs(stages: Mapping[str, Any]) -> Outputs:
 
 def model_stages(stages: Mapping[str, Any], variant: str, seed: int) -> list[str]:
     """The stages of one model; whatever else it needs comes before them."""
-    return [name for name in stages if name.endswith(testset.stage_of("", variant, seed))]
+    return [name for name in stages if name.endswith(paths.stage("", variant, seed))]
 
 
 def test_set(stages: Mapping[str, Any], variant: str, seed: int) -> str | None:
     """The md5 of the test set that one model was scored on."""
-    stage = stages.get(testset.stage_of("evaluate", variant, seed), {})
+    stage = stages.get(paths.stage("evaluate", variant, seed), {})
     return _digests(stage, "deps").get(paths.prepared_records("test").as_posix())
 
 
@@ -68,6 +69,13 @@ def file_md5(path: Path) -> str:
     """The md5 of a file's bytes, which is how DVC names them."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def folder_md5(folder: Path) -> str:
+    """The md5 that DVC gives a folder: that of the listing of its files, sorted by name."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    listing = [{"md5": file_md5(folder / name), "relpath": name} for name in names]
+    return hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def _digests(stage: Mapping[str, Any], key: str) -> dict[str, str]:

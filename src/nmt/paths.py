@@ -8,6 +8,8 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
+DVC_LOCK = Path(".dvc/tmp/lock")  # DVC's own: held while one dvc plans or records
+DVC_READERS = Path(".dvc/tmp/rwlock")  # who reads and writes which output
 CORPORA = Path("data/corpora.yaml")
 SOURCES = Path("src")
 PRESETS = Path("presets")
@@ -20,6 +22,7 @@ TOKENIZED = Path("data/tokenized")
 MODELS = Path("models")
 REPORTS = Path("reports")
 STATE = Path(".nmt")  # resume state, locks and spools: outside every DVC output, ignored by git
+UNFINISHED = STATE / "unfinished"
 
 SIDES = ("source", "target")
 SPLITS = ("train", "dev", "test")
@@ -66,6 +69,11 @@ def token_store(split: str, side: str) -> Path:
     return TOKENIZED / f"{split}.{side}"
 
 
+def stage(name: str, variant: str, seed: int) -> str:
+    """What DVC calls the stage of one model."""
+    return f"{name}@{variant}-{seed}"
+
+
 def bundle(variant: str, seed: int) -> Path:
     """The folder of a trained model, which translates without the rest of the repository."""
     return MODELS / variant / str(seed)
@@ -91,9 +99,14 @@ def attention_report(variant: str, seed: int) -> Path:
     return ATTENTION / variant / str(seed)
 
 
-def resume_state(training_id: str) -> Path:
-    """Checkpoints of a training that has not finished."""
-    return STATE / "training" / training_id
+def unfinished(stage: str, work_id: str) -> Path:
+    """What a stage has done so far of work that a kill would cost dearly."""
+    return UNFINISHED / f"{stage}-{work_id}"
+
+
+def stage_lock(stage: str) -> Path:
+    """Held while a stage runs."""
+    return STATE / "stages" / f"{stage}.lock"
 
 
 def live_points(training_id: str) -> Path:

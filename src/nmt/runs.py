@@ -55,12 +55,12 @@ def read_run(variant: str, seed: int, sentences: Sentences) -> Run:
     """Read the reports of one model."""
     history = paths.training_report(variant, seed) / "history.csv"
     attention = paths.attention_report(variant, seed) / "summary.json"
-    evaluate = testset.stage_of("evaluate", variant, seed)
+    evaluate = paths.stage("evaluate", variant, seed)
     return Run(
         variant=variant,
         seed=seed,
         training=testset.read_training(variant, seed),
-        history=read_history(testset.present(history, testset.stage_of("train", variant, seed))),
+        history=read_history(testset.present(history, paths.stage("train", variant, seed))),
         scores=records.read_one(testset.present(paths.scores(variant, seed), evaluate), records.Scores),
         attention=records.read_one(attention, records.Analysis) if attention.exists() else {},
         translations=testset.read_translations(variant, seed, sentences),

@@ -54,7 +54,7 @@ def read_sentences() -> Sentences:
 
 def read_translations(variant: str, seed: int, sentences: Sentences) -> Translations:
     """Read one model's translations of `sentences`."""
-    folder, stage = paths.translations(variant, seed), stage_of("translate", variant, seed)
+    folder, stage = paths.translations(variant, seed), paths.stage("translate", variant, seed)
     translations = Translations(
         hypotheses=read_lines(present(folder / "hypotheses.txt", stage)),
         forced=records.read_each(present(folder / "references.jsonl", stage), records.ForcedLine),
@@ -74,7 +74,7 @@ def read_translations(variant: str, seed: int, sentences: Sentences) -> Translat
 def read_training(variant: str, seed: int) -> dict[str, Any]:
     """Read the summary of one training."""
     path = paths.training_report(variant, seed) / "summary.json"
-    return records.read_one(present(path, stage_of("train", variant, seed)), records.Training)
+    return records.read_one(present(path, paths.stage("train", variant, seed)), records.Training)
 
 
 def present(path: Path, stage: str) -> Path:
@@ -82,8 +82,3 @@ def present(path: Path, stage: str) -> Path:
     if not path.exists():
         raise UserError(f"{path} does not exist; run `dvc repro {stage}`")
     return path
-
-
-def stage_of(name: str, variant: str, seed: int) -> str:
-    """Name the stage of one model as DVC does."""
-    return f"{name}@{variant}-{seed}"

@@ -21,6 +21,7 @@ COMMANDS = {
     "sweep": "queue a grid of experiments, run them and check that each is complete",
     "leaderboard": "all results on this test set, best first, with intervals",
     "promote": "make a model the champion if it beats the present one",
+    "mend": "put right what a dvc that was killed left half-written",
     "doctor": "check this machine and this folder, and say what to do",
     "readme": "bring the README's result table up to date",
 }

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmt import paths
+from nmt import mending, paths
 from nmt.config import load_params, load_yaml
 from nmt.corpora import load_corpus
 from nmt.errors import UserError, without_secrets
@@ -254,10 +254,17 @@ def fonts() -> Iterator[Finding]:
         yield Finding(BROKEN, "fonts", "none with Chinese characters for the figures; `make setup` brings zhplot's")
 
 
+def kills() -> Iterator[Finding]:
+    """What a killed dvc left half-written."""
+    for fault in mending.faults():
+        yield Finding(BROKEN, "DVC", f"{fault}, and refuses it now; `nmt mend` puts it right")
+
+
 CHECKS: tuple[Check, ...] = (
     python,
     packages,
     repository,
+    kills,
     inputs,
     remote,
     tracking,

@@ -1,7 +1,11 @@
 """One short file per DVC stage. A stage reads files, calls the library, writes files, and reports to MLflow."""
 
 import importlib.util
+import multiprocessing
+import os
 import sys
+
+from nmt.lifeline import end_with_parent
 
 _NEEDED = ("numpy", "pydantic", "ruamel.yaml", "torch")
 
@@ -16,4 +20,7 @@ def _complain_about_python() -> None:
         )
 
 
+# DVC sets it for what it starts; what a person starts may outlive its terminal, and a pool looks after its own workers.
+if "DVC_STAGE" in os.environ and multiprocessing.parent_process() is None:
+    end_with_parent()
 _complain_about_python()

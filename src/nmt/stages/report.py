@@ -8,7 +8,7 @@ from nmt.html_report.explorer import Shown
 from nmt.html_report.weave import weave
 from nmt.identity import content_hash
 from nmt.stages.runner import run
-from nmt.testset import present, stage_of
+from nmt.testset import present
 
 
 def main() -> None:
@@ -44,8 +44,8 @@ def main() -> None:
 
 def read_shown(variant: str, attention: str, seed: int) -> Shown:
     """Read one model's translations and what lies behind their words."""
-    report, analysis = paths.attention_report(variant, seed), stage_of("analyze_attention", variant, seed)
-    hypotheses = present(paths.translations(variant, seed) / "hypotheses.txt", stage_of("translate", variant, seed))
+    report, analysis = paths.attention_report(variant, seed), paths.stage("analyze_attention", variant, seed)
+    hypotheses = present(paths.translations(variant, seed) / "hypotheses.txt", paths.stage("translate", variant, seed))
     words, suspects = (present(report / name, analysis) for name in ("words.jsonl", "suspects.csv"))
     lost = {row["id"] for row in read_csv(suspects, ("id", "both_fail")) if row["both_fail"]}
     return Shown(variant, attention, read_lines(hypotheses), records.read_each(words, records.Words), lost)

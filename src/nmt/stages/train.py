@@ -4,13 +4,12 @@ Reads   data/tokenized
 Writes  models/<variant>/<seed>, reports/training/<variant>/<seed>/{history.csv,summary.json}
 Params  corpus, prepare.unicode, runtime, model, train, variants.<variant>
 
-A training that was killed goes on from its last state in .nmt/training/<training id>, which is written every half
-minute, or every NMT_CHECKPOINT_SECONDS: no result depends on them, so they are no parameter.
+A training that was killed goes on from its last state in .nmt/unfinished/train-<training id>, which is written every
+half minute, or every NMT_CHECKPOINT_SECONDS: no result depends on them, so they are no parameter.
 With train.devices > 1 the stage starts a process for each, of which the first writes (docs/parallel.md).
 """
 
 import os
-import shutil
 import signal
 import sys
 import time
@@ -19,13 +18,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock, Timeout
+import torch
 from tqdm import tqdm
 
-from nmt import distributed, identity, launcher, paths, tracking
+from nmt import distributed, identity, launcher, paths, tracking, unfinished
 from nmt.batching import ParallelText
 from nmt.bundle import BundleConfig, save_bundle
-from nmt.checkpoint import load_checkpoint, save_checkpoint
+from nmt.checkpoint import Origin, load_checkpoint, save_checkpoint
 from nmt.config import Params, load_params
 from nmt.distributed import Lost, Team
 from nmt.errors import UserError
@@ -70,21 +69,14 @@ def start_processes(count: int, runtime: Resolved, variant: str, seed: int) -> N
 
 def lead(trainer: Trainer, params: Params, variant: str, seed: int, runtime: Resolved, training_id: str) -> None:
     """Train, alone or before others, and write all that there is to write."""
-    state = paths.resume_state(training_id)
-    state.mkdir(parents=True, exist_ok=True)
-    try:
-        with (
-            FileLock(state.with_suffix(".lock"), timeout=0),
-            alone_on_gpu(runtime.device, workspace() / paths.STATE, int(trainer.team.size == 1)),
-            tracking.live_training(variant, seed) as live,
-        ):
-            train(trainer, state, live, f"{variant}-{seed}")
-            write_outputs(trainer, params, variant, seed, runtime, training_id)
-            shutil.rmtree(state)
-    except Timeout:
-        raise UserError(
-            f"another process is training {variant} with seed {seed} right now; wait for it or end it"
-        ) from None
+    with (
+        unfinished.work("train", training_id) as state,
+        alone_on_gpu(runtime.device, workspace() / paths.STATE, int(trainer.team.size == 1)),
+        tracking.live_training(variant, seed) as live,
+    ):
+        train(trainer, state, origin(training_id, runtime), live, f"{variant}-{seed}")
+        write_outputs(trainer, params, variant, seed, runtime, training_id)
+        unfinished.done(state, paths.bundle(variant, seed))
 
 
 def follow(trainer: Trainer) -> None:
@@ -123,10 +115,22 @@ def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved, tea
     return Trainer(model, train_text, dev_text, params.train, seed, on_update=lambda _: None, team=team)
 
 
-def train(trainer: Trainer, state: Path, live: tracking.LiveCurves, name: str) -> None:
-    """Run the epochs that are left, with a bar, live curves and a checkpoint now and then."""
+def origin(training_id: str, runtime: Resolved) -> Origin:
+    """Whose states this training may go on from: its own, from arithmetic that gives the same bits."""
+    on_gpu = runtime.device.type == "cuda"
+    return {
+        "training": training_id,
+        "processor": torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability(),
+        "precision": runtime.precision,
+        "threads": str(runtime.threads),
+        "torch": torch.__version__,
+    }
+
+
+def train(trainer: Trainer, state: Path, origin: Origin, live: tracking.LiveCurves, name: str) -> None:
+    """Run the epochs that are left, with a bar, live curves, and a checkpoint now and then and at the end."""
     team = trainer.team
-    checkpoint = team.share(load_checkpoint(state))
+    checkpoint = team.share(load_checkpoint(state, origin))
     if checkpoint is not None:
         trainer.restore(checkpoint)
         print(f"going on after update {trainer.progress.updates}", flush=True)
@@ -139,7 +143,7 @@ def train(trainer: Trainer, state: Path, live: tracking.LiveCurves, name: str) -
                 live.log(result.update, {"train_loss": result.loss, "tokens_per_second": display.tokens_per_second})
             wanted = team.largest(stop.wanted)
             if wanted or due():
-                save_checkpoint(state, trainer.checkpoint())
+                save_checkpoint(state, trainer.checkpoint(), origin)
             if wanted:
                 sys.exit(128 + wanted)
 
@@ -147,8 +151,8 @@ def train(trainer: Trainer, state: Path, live: tracking.LiveCurves, name: str) -
         for epoch in trainer.epochs():
             live.log(epoch.updates, {"dev_loss": epoch.dev_loss})
             display.say(f"epoch {epoch.epoch}: train loss {epoch.train_loss:.3f}, dev loss {epoch.dev_loss:.3f}")
-        if wanted := team.largest(stop.wanted):  # after the last update
-            save_checkpoint(state, trainer.checkpoint())
+        save_checkpoint(state, trainer.checkpoint(), origin)  # the outputs are written, and DVC has them, only later
+        if wanted := team.largest(stop.wanted):
             sys.exit(128 + wanted)
 
 

@@ -14,23 +14,27 @@ Writes  reports/translations/<variant>/<seed>:
 Params  corpus, runtime, translate
 
 With several GPUs each translates a part; on a CPU, NMT_PROCESSES says how many processes do. No result depends on it.
+It takes minutes, so what is done lies in .nmt/unfinished/translate-<id> part by part, and a run that was killed goes on
+from there.
 """
 
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
-from nmt import paths, records, tracking
+from nmt import identity, paths, records, tracking, unfinished
 from nmt.config import load_params
 from nmt.corpus import join_sentences
 from nmt.decoding import Decoding
 from nmt.errors import UserError
-from nmt.files import fresh_folder, read_lines, write_json_lines, write_lines, write_matrices
+from nmt.files import fresh_folder, read_json_lines, read_lines, write_json_lines, write_lines, write_matrices
 from nmt.gold import read_gold
 from nmt.runtime import processes, resolve
 from nmt.stages.runner import run_for_model
@@ -50,18 +54,18 @@ def main(variant: str, seed: int) -> None:
         threads=params.runtime.threads,
         processes=processes(resolve(params.runtime).device),
     )
-    with closing(translator), fresh_folder(paths.translations(variant, seed)) as folder:
-        with _bar(len(sources), "test sentences") as bar:
-            translations = translator.translate(sources, progress=bar.update)
-        with _bar(len(sources), "references") as bar:
-            references = translator.score(sources, targets, progress=bar.update)
-        write_hypotheses(folder, translations)
-        write_references(folder, references)
-        labelled = read_gold(paths.gold_links(params.corpus.name))
-        write_influence(folder, translator, translations, references, [pair["id"] in labelled for pair in pairs])
-        write_ablations(folder, translator, sources, params.translate.ablations)
-        groups = [group for joined in params.translate.joined for group in consecutive_groups(len(sources), joined)]
-        write_json_lines(folder / "joined.jsonl", translate_joined(translator, groups, sources, pairs))
+    labelled = read_gold(paths.gold_links(params.corpus.name))
+    given = [pair["id"] in labelled for pair in pairs]
+    groups = [group for joined in params.translate.joined for group in consecutive_groups(len(sources), joined)]
+    with closing(translator), unfinished.work("translate", work_id(variant, seed, translator)) as done:
+        hypotheses, references = done / "hypotheses", done / "references"
+        part(hypotheses, write_hypotheses, translator, sources)
+        part(references, write_references, translator, sources, targets)
+        part(done / "influence", write_influence, translator, hypotheses, references, given)
+        for name in params.translate.ablations if translator.model.has_attention else ():
+            part(done / name, write_ablation, translator, sources, name)
+        part(done / "joined", write_joined, translator, groups, sources, pairs)
+        gather(done, paths.translations(variant, seed))
     tracking.publish_model(variant, seed)
 
 
@@ -78,32 +82,54 @@ def read_test_set() -> tuple[list[str], list[str], list[dict[str, Any]]]:
     return sources, targets, pairs
 
 
-def write_hypotheses(folder: Path, translations: Sequence[Translation]) -> None:
+def work_id(variant: str, seed: int, translator: Translator) -> str:
+    """Whose parts this run may go on with: those of the same model, data, code and parameters, on the same device."""
+    return identity.work_id("translate", variant, seed, torch.__version__, translator.model.device.type)
+
+
+def part(folder: Path, write: Callable[..., None], *inputs: object) -> None:
+    """Write a part of the outputs, unless a run that was killed has; all together take minutes."""
+    if not folder.exists():
+        with fresh_folder(folder) as draft:
+            write(draft, *inputs)
+
+
+def gather(done: Path, output: Path) -> None:
+    """Make the outputs of all parts."""
+    with fresh_folder(output) as folder:
+        for one in sorted(path for path in done.iterdir() if path.is_dir()):
+            shutil.copytree(one, folder, dirs_exist_ok=True)
+    unfinished.done(done, output)
+
+
+def write_hypotheses(folder: Path, translator: Translator, sources: Sequence[str]) -> None:
     """The best as text, all with pieces and scores, and the attention of the best."""
+    with _bar(len(sources), "test sentences") as bar:
+        translations = translator.translate(sources, progress=bar.update)
     best = [translation.hypotheses[0] for translation in translations]
     write_lines(folder / "hypotheses.txt", (hypothesis.text for hypothesis in best))
     write_json_lines(folder / "hypotheses.jsonl", map(_translation_record, translations))
     _write_attention(folder / "attention.npz", best)
 
 
-def write_references(folder: Path, references: Sequence[Forced]) -> None:
+def write_references(folder: Path, translator: Translator, sources: Sequence[str], targets: Sequence[str]) -> None:
     """The log-probabilities of the references, and what the model looks at while it writes them."""
+    with _bar(len(sources), "references") as bar:
+        references = translator.score(sources, targets, progress=bar.update)
     write_json_lines(folder / "references.jsonl", map(_reference_record, references))
     _write_attention(folder / "references.attention.npz", references)
 
 
 def write_influence(
-    folder: Path,
-    translator: Translator,
-    translations: Sequence[Translation],
-    references: Sequence[Forced],
-    labelled: Sequence[bool],
+    folder: Path, translator: Translator, hypotheses: Path, references: Path, labelled: Sequence[bool]
 ) -> None:
     """What each source word does to each piece of the best hypotheses, and of the references that are `labelled`."""
-    best = [(translation.source_pieces, translation.hypotheses[0].pieces) for translation in translations]
+    translated = read_json_lines(hypotheses / "hypotheses.jsonl")
+    best = [(one["source_pieces"], one["hypotheses"][0]["pieces"]) for one in translated]
     nothing: tuple[list[str], list[str]] = ([], [])
     given = [
-        (one.source_pieces, one.pieces) if wanted else nothing for one, wanted in zip(references, labelled, strict=True)
+        (one["source_pieces"], one["pieces"]) if wanted else nothing
+        for one, wanted in zip(read_json_lines(references / "references.jsonl"), labelled, strict=True)
     ]
     language = translator.bundle.config.languages.source
     for prefix, pairs in (("", best), ("references.", given)):
@@ -115,12 +141,11 @@ def write_influence(
         write_matrices(folder / f"{prefix}gradient.npz", [one.gradient for one in measured])
 
 
-def write_ablations(folder: Path, translator: Translator, sources: Sequence[str], names: Sequence[str]) -> None:
-    """The best hypotheses with the attention disturbed in each of these ways."""
-    for name in names if translator.model.has_attention else ():
-        with _bar(len(sources), f"test sentences, attention {name}") as bar, translator.ablated(name):
-            translations = translator.translate(sources, n_best=1, progress=bar.update)
-        write_lines(folder / f"ablation.{name}.txt", (one.hypotheses[0].text for one in translations))
+def write_ablation(folder: Path, translator: Translator, sources: Sequence[str], name: str) -> None:
+    """The best hypotheses with the attention disturbed in this way."""
+    with _bar(len(sources), f"test sentences, attention {name}") as bar, translator.ablated(name):
+        translations = translator.translate(sources, n_best=1, progress=bar.update)
+    write_lines(folder / f"ablation.{name}.txt", (one.hypotheses[0].text for one in translations))
 
 
 def consecutive_groups(sentences: int, size: int) -> list[range]:
@@ -128,15 +153,19 @@ def consecutive_groups(sentences: int, size: int) -> list[range]:
     return [range(begin, begin + size) for begin in range(0, sentences - size + 1, size)]
 
 
-def translate_joined(
-    translator: Translator, groups: Sequence[range], sources: Sequence[str], pairs: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def write_joined(
+    folder: Path,
+    translator: Translator,
+    groups: Sequence[range],
+    sources: Sequence[str],
+    pairs: Sequence[dict[str, Any]],
+) -> None:
     """Each group of test sentences as one line, translated, beside its members' first references as one."""
     languages = translator.bundle.config.languages
     texts = [join_sentences((sources[row] for row in group), languages.source) for group in groups]
     with _bar(len(groups), "joined sentences") as bar:
         translations = translator.translate(texts, n_best=1, whole_lines=True, progress=bar.update)
-    return [
+    rows = (
         {
             "joined": len(group),
             "members": list(group),
@@ -145,7 +174,8 @@ def translate_joined(
             "hypothesis": translation.hypotheses[0].text,
         }
         for group, text, translation in zip(groups, texts, translations, strict=True)
-    ]
+    )
+    write_json_lines(folder / "joined.jsonl", rows)
 
 
 def _translation_record(translation: Translation) -> dict[str, Any]:
