@@ -3,9 +3,12 @@
 No step works sentence by sentence in Python: rows are gathered from the flat store with one index expression.
 """
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +23,8 @@ from nmt.subwords import BOS, EOS, PAD
 NONE = -1
 """Where an example of few sentences has no further one."""
 
+_BLOCK = 1 << 16
+
 
 class TokenStore:
     """Sentences as one flat array of ids and the offsets of their ends, both memory-mapped.
@@ -30,7 +35,7 @@ class TokenStore:
     def __init__(self, ids: np.ndarray, offsets: np.ndarray) -> None:
         self.ids = ids
         self.offsets = offsets
-        self.lengths = np.diff(offsets)
+        self.lengths = np.diff(offsets).astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -39,15 +44,18 @@ class TokenStore:
         return self.ids[self.offsets[row] : self.offsets[row + 1]]
 
     @staticmethod
-    def write(stem: Path, sequences: Sequence[Sequence[int]]) -> None:
-        """Write `<stem>.ids.npy` and `<stem>.offsets.npy`."""
-        lengths = np.fromiter((len(sequence) for sequence in sequences), np.int64, len(sequences))
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        flat = (token for sequence in sequences for token in sequence)
-        ids = np.fromiter(flat, np.uint16, int(offsets[-1]))
-        for kind, array in (("ids", ids), ("offsets", offsets)):
-            with atomic_write(stem.with_name(f"{stem.name}.{kind}.npy")) as stream:
-                np.save(stream, array)
+    def write(stem: Path, sequences: Iterable[Sequence[int]]) -> None:
+        """Write `<stem>.ids.npy` and `<stem>.offsets.npy`, a block of sequences in memory at a time."""
+        remaining = iter(sequences)
+        ids, offsets = _growing_array(stem, "ids", np.uint16), _growing_array(stem, "offsets", np.int64)
+        with ids as add_ids, offsets as add_offsets:
+            add_offsets(np.zeros(1, np.int64))
+            end = 0
+            while block := list(islice(remaining, _BLOCK)):
+                ends = end + np.cumsum(np.fromiter(map(len, block), np.int64, len(block)))
+                add_ids(np.fromiter(chain.from_iterable(block), np.uint16, int(ends[-1]) - end))
+                add_offsets(ends)
+                end = int(ends[-1])
 
     @classmethod
     def open(cls, stem: Path) -> "TokenStore":
@@ -64,7 +72,7 @@ class TokenStore:
         return cls(ids, offsets)
 
     def lengths_of(self, examples: np.ndarray) -> np.ndarray:
-        """The pieces of each sentence of each example: int64 [B, K], 0 where there is none."""
+        """The pieces of each sentence of each example: int32 [B, K], 0 where there is none."""
         return np.where(examples == NONE, 0, self.lengths[examples])
 
     def padded(self, examples: np.ndarray, before: Sequence[int] = (), after: Sequence[int] = ()) -> Tensor:
@@ -86,6 +94,28 @@ class TokenStore:
             body[np.arange(len(examples)), lengths + i] = token
         head = np.broadcast_to(np.array(before, np.int64), (len(examples), len(before)))
         return torch.from_numpy(np.concatenate([head, body], axis=1))
+
+
+@contextlib.contextmanager
+def _growing_array(stem: Path, kind: str, dtype: type[np.generic]) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield what appends to `<stem>.<kind>.npy`, byte for byte the file that `np.save` would write of the whole."""
+    with atomic_write(stem.with_name(f"{stem.name}.{kind}.npy")) as stream:
+        count = 0
+
+        def write_header() -> None:
+            description = np.lib.format.dtype_to_descr(np.dtype(dtype))
+            header = {"descr": description, "fortran_order": False, "shape": (count,)}
+            np.lib.format.write_array_header_1_0(stream, header)
+
+        def add(values: np.ndarray) -> None:
+            nonlocal count
+            stream.write(values.astype(dtype, copy=False).tobytes())
+            count += len(values)
+
+        write_header()
+        yield add
+        stream.seek(0)
+        write_header()  # of the same size: numpy leaves room for the digits of a length that grows
 
 
 def pad(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -162,7 +192,7 @@ class ParallelText:
         """The sentence pairs of examples [B, K], padded."""
         source_lengths = self.source.lengths_of(examples).sum(1) + 1
         return Batch(
-            rows=torch.from_numpy(examples[:, 0]),
+            rows=torch.from_numpy(examples[:, 0].astype(np.int64)),
             source_BS=self.source.padded(examples, after=[EOS]),
             source_lengths_B=torch.from_numpy(source_lengths),
             inputs_BT=self.target.padded(examples, before=[BOS]),
@@ -171,9 +201,14 @@ class ParallelText:
             target_tokens=int(self.target.lengths_of(examples).sum()) + len(examples),
         )
 
+    @property
+    def _row_type(self) -> type[np.signedinteger[Any]]:
+        """The smaller type that holds a row: plans of ten million pairs are the largest arrays of a training."""
+        return np.int32 if len(self) < 2**31 else np.int64
+
     def plan(self, batch_tokens: int) -> list[np.ndarray]:
         """All pairs in batches of similar lengths; each holds at most `batch_tokens` on its longer side, padded."""
-        return self._cut(np.arange(len(self))[:, None], batch_tokens)
+        return self._cut(np.arange(len(self), dtype=self._row_type)[:, None], batch_tokens)
 
     def shuffled_plan(self, batch_tokens: int, joining: Joining, keys: Sequence[int]) -> list[np.ndarray]:
         """`plan` for training: `keys` (seed, epoch) draw which pairs are joined into one example and the order.
@@ -181,7 +216,8 @@ class ParallelText:
         Every pair is in one example, every example [K] in one batch [B, K].
         """
         random = generator(*keys)
-        batches = self._cut(join_at_random(random.permutation(len(self)), joining, random), batch_tokens)
+        rows = random.permutation(len(self)).astype(self._row_type)
+        batches = self._cut(join_at_random(rows, joining, random), batch_tokens)
         return [batches[i] for i in random.permutation(len(batches))]
 
     def _cut(self, examples: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
@@ -204,9 +240,10 @@ def join_at_random(rows: np.ndarray, joining: Joining, random: np.random.Generat
     counts = random.integers(2, joining.up_to + 1, wanted // 2)
     counts = counts[counts.cumsum() <= wanted]
     counts = np.concatenate([counts, np.ones(len(rows) - counts.sum(), np.int64)])
-    places = (counts.cumsum() - counts)[:, None] + np.arange(counts.max(initial=1))
-    inside = np.arange(counts.max(initial=1)) < counts[:, None]
-    return np.where(inside, rows[np.where(inside, places, 0)], NONE)
+    columns = np.arange(counts.max(initial=1), dtype=rows.dtype)
+    begins = (counts.cumsum() - counts).astype(rows.dtype)
+    inside = columns < counts[:, None]
+    return np.where(inside, rows[np.where(inside, begins[:, None] + columns, 0)], NONE)
 
 
 def _spans(widths: np.ndarray, batch_tokens: int) -> Iterator[tuple[int, int]]:

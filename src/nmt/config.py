@@ -82,6 +82,8 @@ class Subwords(Section):
 
 
 class Tokenize(Section):
+    training_lines: Positive
+    """Of a longer training text, so many lines, evenly spread, are what the subword models learn from."""
     source: Subwords
     target: Subwords
 

@@ -1,11 +1,18 @@
-"""The catalogue of corpora, `data/corpora.yaml`, and their files as a table of sentence pairs."""
+"""The catalogue of corpora, `data/corpora.yaml`, and their files as tables of sentence pairs, a chunk at a time."""
 
+import codecs
 import gzip
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, ValidationError, model_validator
 
 from nmt import config, paths
@@ -18,6 +25,9 @@ Text = Annotated[str, Field(min_length=1)]
 SplitName = Literal["all", "train", "dev", "test"]
 
 PAIR_COLUMNS = ["split", "id", "source", "target", "source_id", "target_id"]
+
+CHUNK_LINES = 1 << 16
+"""Lines that are in memory together; no result depends on it."""
 
 
 class Pin(config.Section):
@@ -140,84 +150,128 @@ def _explain(name: str, fault: Any) -> str:
     return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
 
 
-def read_pairs(corpus: Corpus, folder: Path, source: str, target: str) -> pd.DataFrame:
-    """All pairs of a corpus whose files lie in `folder`, as delivered: PAIR_COLUMNS, in the order of ids or lines.
+@dataclass(frozen=True)
+class Chunk:
+    """Some lines of one part of a corpus, as delivered: what one process checks and reads at a time."""
+
+    split: SplitName
+    first: int
+    """The number of its first line, from 1."""
+    names: tuple[str, ...]
+    """The file's, or the source's and the target's."""
+    contents: tuple[bytes, ...]
+    starts: tuple[int, ...]
+    """Where in its file each content begins, in bytes."""
+    columns: tuple[str, ...] | None
+    """Of a table; None for parallel files."""
+    languages: tuple[str, str]
+
+    def pairs(self) -> pd.DataFrame:
+        """Its pairs, PAIR_COLUMNS, in the order of lines; a fault is a UserError with file and line."""
+        lines = [self._lines(side) for side in range(len(self.contents))]
+        part = self._parallel(lines) if self.columns is None else self._table(lines[0], self.columns)
+        part.insert(0, "split", self.split)
+        if "id" not in part:
+            prefix = "line" if self.split == "all" else self.split
+            part["id"] = [f"{prefix}-{number:06d}" for number in range(self.first, self.first + len(part))]
+        return part.reindex(columns=PAIR_COLUMNS)
+
+    def _lines(self, side: int) -> list[str]:
+        content = self.contents[side]
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line, byte = self.first + content.count(b"\n", 0, error.start), self.starts[side] + error.start
+            place = f"{self.names[side]}, line {line} (byte {byte})"
+            raise UserError(f"{place} is not UTF-8; save the file as UTF-8") from None
+        return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+    def _table(self, lines: list[str], columns: tuple[str, ...]) -> pd.DataFrame:
+        """The columns of the two languages, and an id if both have ids."""
+        rows = [line.split("\t") for line in lines]
+        for number, row in enumerate(rows, start=self.first):
+            if len(row) != len(columns):
+                expected = f"{len(columns)} ({', '.join(columns)})"
+                raise UserError(f"{self.names[0]}, line {number}: {len(row)} columns instead of {expected}")
+            for language in self.languages:
+                if not row[columns.index(language)].strip():
+                    raise UserError(
+                        f"{self.names[0]}, line {number}: the side {language!r} is missing; every row needs both sides"
+                    )
+        wanted = [f"{language}{kind}" for kind in ("", "_id") for language in self.languages]
+        columns_of = dict(zip(("source", "target", "source_id", "target_id"), wanted, strict=True))
+        places = {name: columns.index(column) for name, column in columns_of.items() if column in columns}
+        pairs = pd.DataFrame({name: [row[place] for row in rows] for name, place in places.items()}, dtype="str")
+        if {"source_id", "target_id"} <= set(places):
+            pairs["id"] = pairs["source_id"] + "-" + pairs["target_id"]
+        return pairs
+
+    def _parallel(self, lines: list[list[str]]) -> pd.DataFrame:
+        """Two files, line by line."""
+        for name, side in zip(self.names, lines, strict=True):
+            empty = next((number for number, line in enumerate(side, start=self.first) if not line.strip()), None)
+            if empty is not None:
+                raise UserError(f"{name}, line {empty}: the line is empty; every pair needs both sides")
+        return pd.DataFrame(dict(zip(("source", "target"), lines, strict=True)), dtype="str")
+
+
+def read_chunks(corpus: Corpus, folder: Path, source: str, target: str) -> Iterator[Chunk]:
+    """All pairs of a corpus whose files lie in `folder`, some at a time, as delivered and in the order of lines.
 
     `split` is all, train, dev or test; `source_id` and `target_id` are null for corpora without ids. A file that is
-    missing or not UTF-8, a row with a missing side and files of unequal length are a UserError with file and line.
-    A side that is there but says nothing (a zero-width space) is no fault here: `filters` counts it.
+    missing, an empty one and files of unequal length are a UserError here; `Chunk.pairs` names other faults, such as a
+    row with a missing side. A side that is there but says nothing (a zero-width space) is none: `filters` counts it.
     """
     layout = corpus.layout
-    parts = []
-    for split in layout.splits:
-        if isinstance(layout, Table):
-            part = _read_table(folder / layout.splits[split], layout.columns, source, target)
-        else:
-            files = layout.splits[split]
-            part = _read_parallel(folder / files[source], folder / files[target])
-        if part.empty:
-            raise UserError(f"the corpus is empty: its part {split!r} ({layout.splits[split]}) holds no sentence pair")
-        part.insert(0, "split", split)
-        if "id" not in part:
-            prefix = "line" if split == "all" else split
-            part.insert(1, "id", [f"{prefix}-{number:06d}" for number in range(1, len(part) + 1)])
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True).reindex(columns=PAIR_COLUMNS)
+    columns = tuple(layout.columns) if isinstance(layout, Table) else None
+    for split, delivered in layout.splits.items():
+        names = (delivered,) if isinstance(delivered, str) else (delivered[source], delivered[target])
+        first = 1
+        for blocks in _side_by_side([folder / name for name in names]):
+            starts, lines = zip(*blocks, strict=True)
+            contents = tuple(b"".join(block) for block in lines)
+            yield Chunk(split, first, names, contents, starts, columns, (source, target))
+            first += len(lines[0])
+        if first == 1:
+            raise UserError(f"the corpus is empty: its part {split!r} ({delivered}) holds no sentence pair")
 
 
-def _read_table(path: Path, columns: list[str], source: str, target: str) -> pd.DataFrame:
-    """The columns of the two languages, sorted by their ids if both have ids: rows may come in any order."""
-    rows = [line.split("\t") for line in _read_lines(path)]
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(columns):
-            expected = f"{len(columns)} ({', '.join(columns)})"
-            raise UserError(f"{path.name}, line {number}: {len(row)} columns instead of {expected}")
-        for side in (source, target):
-            if not row[columns.index(side)].strip():
-                raise UserError(f"{path.name}, line {number}: the side {side!r} is missing; every row needs both sides")
-    wanted = {"source": source, "target": target, "source_id": f"{source}_id", "target_id": f"{target}_id"}
-    places = {name: columns.index(column) for name, column in wanted.items() if column in columns}
-    pairs = pd.DataFrame({name: [row[place] for row in rows] for name, place in places.items()}, dtype="str")
-    if not {"source_id", "target_id"} <= set(places) or pairs.empty:
-        return pairs
-    widths = {name: int(pairs[name].str.len().max()) for name in ("source_id", "target_id")}
-    pairs.insert(0, "id", pairs["source_id"] + "-" + pairs["target_id"])
-    in_order = pairs.assign(**{name: pairs[name].str.zfill(width) for name, width in widths.items()})
-    return pairs.loc[in_order.sort_values(["source_id", "target_id"], kind="stable").index].reset_index(drop=True)
+def in_order_of_ids(source_ids: pd.Series, target_ids: pd.Series) -> np.ndarray:
+    """The order of pairs by their ids, which are compared as numbers where they are some: int64 [N].
+
+    A table's rows may come in any order.
+    """
+    ids = [(name, column, int(column.str.len().max())) for name, column in (("s", source_ids), ("t", target_ids))]
+    filled = pa.table({name: pa.array(column.str.zfill(width)) for name, column, width in ids})
+    order: np.ndarray = pc.sort_indices(filled, [("s", "ascending"), ("t", "ascending")]).to_numpy()
+    return order.astype(np.int64)
 
 
-def _read_parallel(source: Path, target: Path) -> pd.DataFrame:
-    """Two files, line by line."""
-    sides = {"source": _read_lines(source), "target": _read_lines(target)}
-    counts = {side: len(lines) for side, lines in sides.items()}
-    if counts["source"] != counts["target"]:
-        raise UserError(
-            f"{source.name} has {counts['source']:,} lines, {target.name} {counts['target']:,}: "
-            "pairs must match line by line"
-        )
-    for path, lines in zip((source, target), sides.values(), strict=True):
-        number = next((number for number, line in enumerate(lines, start=1) if not line.strip()), None)
-        if number is not None:
-            raise UserError(f"{path.name}, line {number}: the line is empty; every pair needs both sides")
-    return pd.DataFrame(sides, dtype="str")
+Block = tuple[int, list[bytes]]
+"""Where in its file a block of lines begins, and the lines."""
 
 
-def _read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, decompressed if its name ends in .gz, without a byte order mark and CR LF."""
-    content = _read_bytes(path)
+def _side_by_side(paths: list[Path]) -> Iterator[tuple[Block, ...]]:
+    """Blocks of equally many lines of each file; files that have not equally many in all are a UserError."""
+    for blocks in zip_longest(*(_blocks(path) for path in paths), fillvalue=(0, [])):
+        if len({len(lines) for _, lines in blocks}) > 1:
+            counts = [f"{sum(len(lines) for _, lines in _blocks(path)):,}" for path in paths]
+            raise UserError(
+                f"{paths[0].name} has {counts[0]} lines, {paths[1].name} {counts[1]}: pairs must match line by line"
+            )
+        yield blocks
+
+
+def _blocks(path: Path) -> Iterator[Block]:
+    """The lines of a file, decompressed if its name ends in .gz, without a byte order mark."""
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path.name}, line {line} (byte {error.start}) is not UTF-8; save the file as UTF-8") from None
-    lines = text.removesuffix("\n").split("\n") if text else []
-    return [line.removesuffix("\r") for line in lines]
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                stream.seek(0)
+            start = stream.tell()
+            while lines := list(islice(stream, CHUNK_LINES)):
+                yield start, lines
+                start += sum(map(len, lines))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; `dvc repro fetch` brings it") from None
     except (OSError, EOFError, zlib.error) as error:

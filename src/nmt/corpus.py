@@ -18,8 +18,7 @@ Form = Literal["NFC", "NFKC"]
 UNSEGMENTED = frozenset({"ja", "km", "lo", "my", "th", "yue", "zh"})
 """Languages written without spaces between words: their length is counted in characters."""
 
-_SPACE = re.compile(r"[^\S\n]+")
-_SPACE_AT_END = re.compile(r"^ | $", re.MULTILINE)
+_SPACE = re.compile(r"[^\S\n]{2,}|[^\S\n ]")  # a single space stays as it is: most are, and a match is what costs
 _JOINERS = "\u200c\u200d"  # format characters that spell words (Persian, Hindi) and emoji
 _SPACE_MARK = {ord("\u2581"): "_"}  # SentencePiece's sign for a space; in a text it would come back as one
 
@@ -37,12 +36,15 @@ def normalise_lines(lines: Sequence[str], language: str, form: Form) -> list[str
     if not lines:
         return []
     text = _joined(lines)
-    changed = _SPACE_MARK | {ord(character): "" for character in set(text) if _is_control(character)}
-    text = unicodedata.normalize(form, text.translate(changed))
+    characters = set(text)
+    changed = _SPACE_MARK | {ord(character): "" for character in characters if _is_control(character)}
+    if not characters.isdisjoint(map(chr, changed)):
+        text = text.translate(changed)
+    text = unicodedata.normalize(form, text)
     if language == "zh":
         text = _converter().convert(text)
-    text = _SPACE_AT_END.sub("", _SPACE.sub(" ", text))
-    return _apart(text, lines)
+    text = f"\n{_SPACE.sub(' ', text)}\n".replace("\n ", "\n").replace(" \n", "\n")
+    return _apart(text[1:-1], lines)
 
 
 def simplify_lines(lines: Sequence[str]) -> list[str]:

@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 
 from nmt.corpora import Corpus
-from nmt.corpus import text_lengths
 from nmt.filters import REASONS
-from nmt.splits import HELD_OUT, leaks, random_split
+from nmt.splits import HELD_OUT, PARTS, leaks, random_split
 
-PARTS = ("train", "dev", "test", "spare")
 _LENGTH_CLASSES = (1, 3, 5, 7, 10, 15, 20, 30, 40, 60, 80)
 """Lower ends of a histogram's classes."""
 
@@ -23,12 +21,12 @@ def describe_corpus(
 ) -> dict[str, Any]:
     """Counts, filter reasons, components, leaks, lengths, references and checksums of the split.
 
-    `pairs` has the columns of `splits.link`, `part` and `dropped`; `test_references` counts each test sentence's
-    references.
+    `pairs` has the columns of `splits.link`, `id`, `part`, `dropped`, `source_length` and `target_length`;
+    `test_references` counts each test sentence's references.
     """
-    kept = pairs[pairs["dropped"] == ""]
-    sides = {"source": languages[0], "target": languages[1]}
-    of_part = {part: kept[kept["part"] == part] for part in PARTS}
+    kept = pairs["part"].where(pairs["dropped"] == "")
+    rows = {part: (kept == part).to_numpy() for part in PARTS}
+    counts = {part: int(mask.sum()) for part, mask in rows.items()}
     return {
         "description": corpus.description,
         "licence": corpus.licence,
@@ -36,16 +34,16 @@ def describe_corpus(
         "source": languages[0],
         "target": languages[1],
         "split": "the corpus's own" if corpus.has_own_split else "by components",
-        "pairs": {"read": len(pairs), **{part: len(rows) for part, rows in of_part.items()}},
+        "pairs": {"read": len(pairs), **counts},
         "dropped_from_train": {reason: int((pairs["dropped"] == reason).sum()) for reason in REASONS},
         "components": _components(pairs["component"]),
-        "leaks": leaks(kept, kept["part"]),
-        "leaks_of_a_random_split": _random_leaks(pairs, len(of_part["test"]), len(of_part["dev"]), seed),
+        "leaks": leaks(pairs, kept),
+        "leaks_of_a_random_split": _random_leaks(pairs, counts["test"], counts["dev"], seed),
         "test_references": _references(test_references),
         "references_simplified": languages[1] == "zh",
         **{f"{part}_ids_sha256": _ids_sha256(pairs, part) for part in HELD_OUT},
         "lengths": {
-            part: {side: _lengths(of_part[part][side], language) for side, language in sides.items()}
+            part: {side: _lengths(pairs[f"{side}_length"].to_numpy()[rows[part]]) for side in ("source", "target")}
             for part in ("train", *HELD_OUT)
         },
     }
@@ -53,7 +51,8 @@ def describe_corpus(
 
 def _components(component: pd.Series) -> dict[str, int | float]:
     """Groups of pairs that are linked by sentences they share."""
-    sizes = component.value_counts()
+    sizes = np.bincount(component)
+    sizes = sizes[sizes > 0]
     return {
         "count": len(sizes),
         "of_one_pair": int((sizes == 1).sum()),
@@ -83,9 +82,8 @@ def _ids_sha256(pairs: pd.DataFrame, part: str) -> str:
     return hashlib.sha256("".join(f"{pair}\n" for pair in ids).encode()).hexdigest()
 
 
-def _lengths(lines: pd.Series, language: str) -> dict[str, Any]:
+def _lengths(lengths: np.ndarray) -> dict[str, Any]:
     """Mean, median, longest and a histogram of sentence lengths (characters or words, see `text_length`)."""
-    lengths = text_lengths(lines, language)
     names = [f"{low}-{high - 1}" for low, high in itertools.pairwise(_LENGTH_CLASSES)]
     counts = np.histogram(lengths, [*_LENGTH_CLASSES, np.inf])[0]
     return {

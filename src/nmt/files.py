@@ -8,12 +8,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from nmt.errors import UserError
+
+_BLOCK_LINES = 1 << 16
 
 
 @contextlib.contextmanager
@@ -66,6 +69,23 @@ def read_lines(path: Path) -> list[str]:
     """Read lines split at line feeds only: U+2028 and the like stay inside a sentence."""
     text = read_text(path)
     return text.removesuffix("\n").split("\n") if text else []
+
+
+def line_blocks(path: Path) -> Iterator[list[str]]:
+    """The lines of `read_lines`, some at a time, for a file that need not fit into memory."""
+    try:
+        with path.open("rb") as stream:
+            while lines := list(islice(stream, _BLOCK_LINES)):
+                yield b"".join(lines).decode("utf-8").removesuffix("\n").split("\n")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; `dvc repro` makes it, `dvc pull` fetches it") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8; save it as UTF-8") from None
+
+
+def each_line(path: Path) -> Iterator[str]:
+    """The lines of `read_lines`, one by one."""
+    return chain.from_iterable(line_blocks(path))
 
 
 def write_json(path: Path, value: Any) -> None:

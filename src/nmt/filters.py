@@ -2,15 +2,21 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from nmt.config import TrainFilters
-from nmt.corpus import UNSEGMENTED, text_lengths
+from nmt.corpus import UNSEGMENTED
+from nmt.fingerprints import duplicated
 
 REASONS = ("empty", "too_long", "length_ratio", "wrong_script", "identical", "duplicate")
 """In the order in which they are tried; a pair counts for the first that fits."""
+
+_OUTCOMES = ("", *REASONS)
+Outcome = pd.CategoricalDtype(list(_OUTCOMES))
+"""Why a pair is dropped; "" is kept."""
 
 _FOREIGN_WORD = re.compile("n+")
 
@@ -55,28 +61,26 @@ _SCRIPTS = {
 }
 
 
-def reasons_to_drop(
-    pairs: pd.DataFrame, source_language: str, target_language: str, filters: TrainFilters
-) -> pd.Series:
-    """Per pair of normalised `source` and `target` one of REASONS, or "" for a pair to keep."""
-    source_lengths = text_lengths(pairs["source"], source_language)
-    target_lengths = text_lengths(pairs["target"], target_language)
+def reasons_to_drop(pairs: pd.DataFrame, prints: np.ndarray, filters: TrainFilters) -> pd.Series:
+    """Per pair one of REASONS, or "" for a pair to keep.
+
+    `pairs` has the columns source_length, target_length, script_share and identical; `prints` are the fingerprints of
+    the normalised pairs, uint64 [N, 2].
+    """
+    source_lengths, target_lengths = (pairs[f"{side}_length"].to_numpy() for side in ("source", "target"))
     empty = (source_lengths == 0) | (target_lengths == 0)
-    source_shares = script_shares(pairs["source"], source_language)
-    target_shares = script_shares(pairs["target"], target_language)
-    same = (pairs["source"] == pairs["target"]).to_numpy()
     found = {
         "empty": empty,
         "too_long": np.maximum(source_lengths, target_lengths) > filters.max_length,
         "length_ratio": _far_from_median(source_lengths, target_lengths, ~empty) > filters.max_length_ratio,
-        "wrong_script": np.minimum(source_shares, target_shares) < filters.min_script_share,
-        "identical": same & filters.drop_identical,
+        "wrong_script": (pairs["script_share"] < filters.min_script_share).to_numpy(),
+        "identical": pairs["identical"].to_numpy() & filters.drop_identical,
     }
-    reason = pd.Series(np.select(list(found.values()), list(found), default=""), index=pairs.index)
+    reason = np.select(list(found.values()), [_OUTCOMES.index(name) for name in found], _OUTCOMES.index(""))
     if filters.drop_duplicates:
-        kept = pairs.loc[reason == "", ["source", "target"]]
-        reason[kept.index[kept.duplicated()]] = "duplicate"
-    return reason
+        kept = np.flatnonzero(reason == _OUTCOMES.index(""))
+        reason[kept[duplicated(prints[kept])]] = _OUTCOMES.index("duplicate")
+    return pd.Series(pd.Categorical.from_codes(reason.astype(np.int8), dtype=Outcome), index=pairs.index)
 
 
 def _far_from_median(source_lengths: np.ndarray, target_lengths: np.ndarray, counted: np.ndarray) -> np.ndarray:
@@ -89,21 +93,20 @@ def _far_from_median(source_lengths: np.ndarray, target_lengths: np.ndarray, cou
     return factors
 
 
-def script_shares(lines: pd.Series, language: str) -> np.ndarray:
+def script_shares(lines: Sequence[str], language: str) -> np.ndarray:
     """Per line the share of letters in its language's script; 1 for a line without letters (numbers, emoji).
 
     Among characters that are words, a word of foreign letters counts as one: `Tom游泳` is 2/3 Chinese, not 2/5.
     """
     scripts = _SCRIPTS.get(language, {"LATIN"})
-    text = "\n".join(lines)
+    text = "\n".join(lines) + "\n"
     marks = {ord(character): _mark(character, scripts) for character in set(text)}
     marked = text.translate(marks)
     if language in UNSEGMENTED:
         marked = _FOREIGN_WORD.sub("n", marked)
     codes = np.frombuffer(marked.encode("ascii"), np.uint8)
-    line = np.cumsum(codes == ord("\n"))
-    native = np.bincount(line[codes == ord("y")], minlength=len(lines))
-    foreign = np.bincount(line[codes == ord("n")], minlength=len(lines))
+    begins = np.concatenate([[0], np.flatnonzero(codes == ord("\n"))[:-1] + 1])
+    native, foreign = (np.add.reduceat(codes == ord(mark), begins, dtype=np.int64) for mark in "yn")
     letters = native + foreign
     shares: np.ndarray = np.divide(native, letters, out=np.ones(len(lines)), where=letters > 0)
     return shares

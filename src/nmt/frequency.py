@@ -5,7 +5,7 @@ each occurrence once: order and form of the rest do not matter.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def words(text: str, language: str) -> list[str]:
     return [text[begin:end].casefold() for begin, end in spans if not is_punctuation(text[begin:end])]
 
 
-def word_counts(lines: Sequence[str], language: str) -> Counter[str]:
+def word_counts(lines: Iterable[str], language: str) -> Counter[str]:
     """How often each word stands in the lines."""
     counts: Counter[str] = Counter()
     for line in lines:

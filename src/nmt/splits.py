@@ -5,33 +5,41 @@ Whole connected components go to dev and test, so no sentence of theirs is left 
 in the number of pairs; a pair's place follows from its id and the seed, never from the order of rows.
 """
 
-import hashlib
-
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from nmt.corpus import identity_keys
 from nmt.errors import UserError
+from nmt.fingerprints import codes, fingerprints
 
 HELD_OUT = ("dev", "test")
+PARTS = ("train", *HELD_OUT, "spare")
+Part = pd.CategoricalDtype(list(PARTS))
+
+_AT_ONCE = 1 << 16
 
 
-def link(pairs: pd.DataFrame, source_language: str, target_language: str) -> pd.DataFrame:
-    """Three int64 columns for pairs with normalised `source` and `target`: source_key, target_key and component."""
-    keys = {}
-    for side, language in (("source", source_language), ("target", target_language)):
-        codes, _ = pd.factorize(np.array(identity_keys(pairs[side].to_list(), language), dtype=object))
-        empty = (pairs[side] == "").to_numpy()  # says nothing, so it links nothing: each is a key of its own
-        codes[empty] = len(codes) + np.arange(empty.sum())
-        keys[f"{side}_key"] = codes
+def link(
+    source_prints: np.ndarray, target_prints: np.ndarray, source_empty: np.ndarray, target_empty: np.ndarray
+) -> pd.DataFrame:
+    """Three int64 columns: source_key, target_key and component.
+
+    The pairs are given by the fingerprints of their identity keys, uint64 [N, 2], and by which sides are empty [N].
+    """
+    keys = {"source_key": _numbered(source_prints, source_empty), "target_key": _numbered(target_prints, target_empty)}
     sources = int(keys["source_key"].max(initial=-1)) + 1
     nodes = sources + int(keys["target_key"].max(initial=-1)) + 1
-    edges = (np.ones(len(pairs), np.int8), (keys["source_key"], keys["target_key"] + sources))
+    edges = (np.ones(len(source_prints), np.int8), (keys["source_key"], keys["target_key"] + sources))
     _, component_of_node = connected_components(coo_matrix(edges, shape=(nodes, nodes)), directed=False)
-    component = component_of_node[keys["source_key"]].astype(np.int64)
-    return pd.DataFrame({**keys, "component": component}, index=pairs.index)
+    return pd.DataFrame({**keys, "component": component_of_node[keys["source_key"]].astype(np.int64)})
+
+
+def _numbered(prints: np.ndarray, empty: np.ndarray) -> np.ndarray:
+    """Numbers of keys; an empty side says nothing, so it links nothing: each is a key of its own."""
+    numbers = codes(prints)
+    numbers[empty] = len(numbers) + np.arange(empty.sum())
+    return numbers
 
 
 def split_by_components(
@@ -52,7 +60,7 @@ def split_by_components(
     component are spare: in no part. Components above `max_component_share` of all pairs stay in train, since choosing
     one would cost train all of its pairs. Too few candidates are a UserError.
     """
-    sizes = component.map(component.value_counts())
+    sizes = np.bincount(component)[component]
     candidates = np.flatnonzero(~component.duplicated() & (sizes <= max(1, max_component_share * len(ids))))
     wanted = test_pairs + dev_pairs
     if len(candidates) <= wanted:
@@ -73,15 +81,18 @@ def split_by_components(
     places = np.arange(1, wanted + 1) * test_pairs // wanted
     is_test = np.diff(places, prepend=0) == 1
     rows = candidates[chosen]
-    part = np.where(component.isin(component.iloc[rows]), "spare", "train").astype(object)
-    part[rows] = np.where(is_test, "test", "dev")
-    return pd.Series(part, index=ids.index, dtype="str")
+    part = np.where(component.isin(component.iloc[rows]), PARTS.index("spare"), PARTS.index("train"))
+    part[rows] = np.where(is_test, PARTS.index("test"), PARTS.index("dev"))
+    return pd.Series(pd.Categorical.from_codes(part, dtype=Part), index=ids.index)
 
 
 def keyed_draws(ids: pd.Series, key: str) -> np.ndarray:
     """Two independent uniform uint64 per id, [N, 2], that depend on the id and `key` alone."""
-    digests = (hashlib.blake2b(f"{key}:{pair}".encode(), digest_size=16).digest() for pair in ids)
-    return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
+    draws = np.empty((len(ids), 2), "<u8")
+    for begin in range(0, len(ids), _AT_ONCE):
+        some = ids.iloc[begin : begin + _AT_ONCE].to_list()
+        draws[begin : begin + _AT_ONCE] = fingerprints(f"{key}:{pair}" for pair in some)
+    return draws
 
 
 def in_drawn_order(pairs: pd.DataFrame, part: str, seed: int) -> pd.DataFrame:
@@ -90,44 +101,56 @@ def in_drawn_order(pairs: pd.DataFrame, part: str, seed: int) -> pd.DataFrame:
     return chosen.iloc[np.argsort(keyed_draws(chosen["id"], f"order:{seed}")[:, 0], kind="stable")]
 
 
-def references(pairs: pd.DataFrame, chosen: pd.DataFrame) -> pd.Series:
-    """Per chosen pair the rows of `pairs` that translate its source: its own first, the others in the order of ids.
+def related(pairs: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `pairs` outside train that have the source, by its key, of a chosen one."""
+    return pairs[pairs["source_key"].isin(chosen["source_key"]) & (pairs["part"] != "train")]
 
-    No two of them have the same normalised target. A source, by its key, is chosen at most once.
+
+def references(candidates: pd.DataFrame, chosen: pd.DataFrame) -> pd.Series:
+    """Per chosen pair the rows that translate its source: its own first, the others in the order of ids.
+
+    `candidates` are `related` rows with their normalised `target`: no two of a source's references have the same. A
+    source, by its key, is chosen at most once.
     """
-    related = pairs[pairs["source_key"].isin(chosen["source_key"]) & (pairs["part"] != "train")]
-    related = related.assign(other=~related.index.isin(chosen.index))
-    related = related.sort_values(["source_key", "other"], kind="stable")
-    related = related[~related.duplicated(["source_key", "target"])]
-    rows = related.index.to_series().groupby(related["source_key"]).agg(list)
+    candidates = candidates.assign(other=~candidates.index.isin(chosen.index))
+    candidates = candidates.sort_values(["source_key", "other"], kind="stable")
+    candidates = candidates[~candidates.duplicated(["source_key", "target"])]
+    rows = candidates.index.to_series().groupby(candidates["source_key"]).agg(list)
     return chosen["source_key"].map(rows)
 
 
 def leaks(pairs: pd.DataFrame, part: pd.Series) -> dict[str, dict[str, int]]:
     """How many dev and test pairs have a sentence, by identity key, that stands in train on the same side.
 
-    Likewise, the other way round, how many train pairs share a sentence with dev or test.
+    Likewise, the other way round, how many train pairs share a sentence with dev or test. A pair whose part is null is
+    in none.
     """
-    in_train = part == "train"
-    found = {"train": _shared(pairs[in_train], pairs[part.isin(HELD_OUT)])}
+    in_part = {name: (part == name).to_numpy() for name in ("train", *HELD_OUT)}
+    found = {"train": _shared(pairs, in_part["train"], in_part["dev"] | in_part["test"])}
     for name in HELD_OUT:
-        found[name] = _shared(pairs[part == name], pairs[in_train])
+        found[name] = _shared(pairs, in_part[name], in_part["train"])
     return found
 
 
-def _shared(pairs: pd.DataFrame, others: pd.DataFrame) -> dict[str, int]:
-    """How many of `pairs` have their source, their target, or either of them in `others`."""
-    source, target = (pairs[key].isin(others[key]) for key in ("source_key", "target_key"))
-    return {"source": int(source.sum()), "target": int(target.sum()), "either": int((source | target).sum())}
+def _shared(pairs: pd.DataFrame, mine: np.ndarray, others: np.ndarray) -> dict[str, int]:
+    """How many pairs of mine have their source, their target, or either of them in others."""
+    found = {}
+    for side in ("source", "target"):
+        keys = pairs[f"{side}_key"].to_numpy()
+        stands_there = np.zeros(keys.max(initial=-1) + 1, bool)
+        stands_there[keys[others]] = True
+        found[side] = stands_there[keys] & mine
+    found["either"] = found["source"] | found["target"]
+    return {side: int(shared.sum()) for side, shared in found.items()}
 
 
 def random_split(ids: pd.Series, test_pairs: int, dev_pairs: int, seed: int) -> pd.Series:
     """The usual split, pair by pair, as `split_by_components` would have it without components: for comparison only."""
     order = np.argsort(keyed_draws(ids, f"random:{seed}")[:, 0], kind="stable")
-    part = pd.Series("train", index=ids.index)
-    part.iloc[order[:test_pairs]] = "test"
-    part.iloc[order[test_pairs : test_pairs + dev_pairs]] = "dev"
-    return part
+    part = np.zeros(len(ids), np.int8)
+    part[order[:test_pairs]] = PARTS.index("test")
+    part[order[test_pairs : test_pairs + dev_pairs]] = PARTS.index("dev")
+    return pd.Series(pd.Categorical.from_codes(part, dtype=Part), index=ids.index)
 
 
 def _shares(total: int, classes: int) -> list[int]:

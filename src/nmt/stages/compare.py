@@ -6,7 +6,7 @@ from typing import Any
 
 from nmt import comparison, frequency, paths, plots, reporting, runs, testset, tracking
 from nmt.config import load_params
-from nmt.files import fresh_folder, read_lines, write_csv, write_json, write_text
+from nmt.files import each_line, fresh_folder, write_csv, write_json, write_text
 from nmt.runs import Runs
 from nmt.scoring import rounded
 from nmt.stages.runner import run
@@ -23,7 +23,7 @@ def main() -> None:
     params = load_params()
     sentences = testset.read_sentences()
     reported = runs.read_runs(params, sentences)
-    words = frequency.word_counts(read_lines(paths.prepared_text("train", "target")), params.corpus.target)
+    words = frequency.word_counts(each_line(paths.prepared_text("train", "target")), params.corpus.target)
     compared = rounded(comparison.compare(params, sentences, reported, words))
     with fresh_folder(paths.COMPARISON) as folder:
         write_json(folder / "comparison.json", compared)

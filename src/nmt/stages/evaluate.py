@@ -6,7 +6,7 @@ from typing import Any
 from nmt import frequency, identity, paths, scoring, testset, tracking
 from nmt.config import Corpus, Evaluate, load_params
 from nmt.corpus import text_lengths
-from nmt.files import read_lines, write_json
+from nmt.files import each_line, write_json
 from nmt.stages.runner import run_for_model
 from nmt.testset import Sentences, Translations
 
@@ -71,7 +71,7 @@ def recall(
 ) -> list[dict[str, float | int | None]]:
     """Return the share of the own references' words that the hypotheses have, by their frequency in training."""
     bootstrap = scoring.Bootstrap(evaluate.bootstrap_samples, evaluate.confidence, evaluate.bootstrap_seed)
-    counts = frequency.word_counts(read_lines(paths.prepared_text("train", "target")), language)
+    counts = frequency.word_counts(each_line(paths.prepared_text("train", "target")), language)
     own = [references[0] for references in sentences.references]
     table = frequency.recalled(translations.hypotheses, own, counts, evaluate.frequency_classes, language)
     return frequency.recall_by_class(table, evaluate.frequency_classes, bootstrap)

@@ -7,7 +7,7 @@ Params  corpus
 
 from nmt import paths
 from nmt.config import load_params
-from nmt.corpora import load_corpus, read_pairs
+from nmt.corpora import load_corpus, read_chunks
 from nmt.download import fetch_files
 from nmt.files import fresh_folder
 from nmt.stages.runner import run
@@ -19,7 +19,8 @@ def main() -> None:
     corpus = load_corpus(wanted.name, wanted.source, wanted.target)
     with fresh_folder(paths.RAW) as folder:
         fetch_files(corpus, folder)
-        read_pairs(corpus, folder, wanted.source, wanted.target)
+        for chunk in read_chunks(corpus, folder, wanted.source, wanted.target):
+            chunk.pairs()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ Params  corpus, tokenize
 """
 
 import sys
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ from nmt.batching import TokenStore
 from nmt.config import load_params
 from nmt.corpus import UNSEGMENTED
 from nmt.errors import UserError
-from nmt.files import fresh_folder, read_lines, write_bytes, write_json
+from nmt.files import each_line, fresh_folder, line_blocks, write_bytes, write_json
 from nmt.stages.runner import run
 from nmt.subwords import Subwords, train_subwords
-from nmt.tokenization_report import describe_tokenization
+from nmt.tokenization_report import Part, describe_tokenization
 
 ENCODED = ("train", "dev")
 
@@ -29,23 +31,37 @@ def main() -> None:
     sections = {"source": params.tokenize.source, "target": params.tokenize.target}
     languages = {"source": params.corpus.source, "target": params.corpus.target}
     with fresh_folder(paths.TOKENIZED) as folder:
-        report = {side: tokenized(side, section, languages[side], folder) for side, section in sections.items()}
+        report = {
+            side: tokenized(side, section, params.tokenize.training_lines, languages[side], folder)
+            for side, section in sections.items()
+        }
     write_json(paths.TOKENIZATION_REPORT, report)
 
 
-def tokenized(side: str, section: config.Subwords, language: str, folder: Path) -> dict[str, Any]:
+def tokenized(side: str, section: config.Subwords, training_lines: int, language: str, folder: Path) -> dict[str, Any]:
     """Write one side's model and token stores into `folder`; return its report."""
-    lines = {part: read_lines(paths.prepared_text(part, side)) for part in ENCODED}
-    subwords = trained(side, section, lines["train"], language)
+    texts = {part: paths.prepared_text(part, side) for part in ENCODED}
+    subwords = trained(side, section, evenly_spread(texts["train"], training_lines), language)
     write_bytes(folder / paths.subword_model(side).name, subwords.content)
-    ids = {part: subwords.encode(lines[part]) for part in ENCODED}
-    for part in ENCODED:
-        TokenStore.write(folder / paths.token_store(part, side).name, ids[part])
-    return describe_tokenization(subwords, section.size, lines, ids, language)
+    parts = {}
+    for part, text in texts.items():
+        stem = folder / paths.token_store(part, side).name
+        TokenStore.write(stem, chain.from_iterable(map(subwords.encode, line_blocks(text))))
+        parts[part] = Part(TokenStore.open(stem), line_blocks(text))
+    return describe_tokenization(subwords, section.size, parts, language)
 
 
-def trained(side: str, section: config.Subwords, lines: list[str], language: str) -> Subwords:
-    """A model of the side's training text; a vocabulary that came out smaller than asked for is said."""
+def evenly_spread(text: Path, wanted: int) -> Iterator[str]:
+    """So many lines of a file, or all if it has no more."""
+    count = sum(map(len, line_blocks(text)))
+    share = min(wanted, count)
+    for number, line in enumerate(each_line(text)):
+        if (number + 1) * share // count > number * share // count:
+            yield line
+
+
+def trained(side: str, section: config.Subwords, lines: Iterator[str], language: str) -> Subwords:
+    """A model of some of the side's training text; a vocabulary that came out smaller than asked for is said."""
     try:
         content = train_subwords(
             lines,
