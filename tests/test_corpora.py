@@ -2,14 +2,15 @@
 
 import copy
 import gzip
-import random
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from nmt.corpora import Corpus, load_corpus, read_pairs
+from nmt import corpora
+from nmt.corpora import Corpus, load_corpus, read_chunks
 from nmt.errors import UserError
 from tests.project import ROOT
 
@@ -133,27 +134,15 @@ def test_what_params_may_name(tmp_path: Path) -> None:
         load_corpus("mine", "zh", "en", catalogue)
 
 
-ROWS = ["9\t你好\tx\t10\tHello", "10\t再见\tx\t7\tBye", "9\t你好\tx\t9\tHi"]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_table_is_read_in_the_order_of_ids(seed: int, tmp_path: Path) -> None:
-    """Columns by language, numbers sorted as numbers, a byte order mark and CR LF taken away, rows in any order."""
-    rows = ROWS.copy()
-    random.Random(seed).shuffle(rows)
-    (tmp_path / "table.tsv").write_bytes("\r\n".join(["\ufeff" + rows[0], *rows[1:], ""]).encode())
-    pairs = read_pairs(Corpus.model_validate(TABLE), tmp_path, "zh", "en")
-    assert pairs["id"].to_list() == ["9-9", "9-10", "10-7"]
-    assert pairs["source"].to_list() == ["你好", "你好", "再见"]
-    assert pairs["target"].to_list() == ["Hi", "Hello", "Bye"]
-    assert set(pairs["split"]) == {"all"}
-    back = read_pairs(Corpus.model_validate(TABLE), tmp_path, "en", "zh")
-    assert back["id"].to_list() == ["7-10", "9-9", "10-9"]
+def read_pairs(corpus: dict[str, Any], folder: Path, source: str, target: str) -> pd.DataFrame:
+    """All pairs of a corpus."""
+    chunks = read_chunks(Corpus.model_validate(corpus), folder, source, target)
+    return pd.concat([chunk.pairs() for chunk in chunks], ignore_index=True)
 
 
 def test_a_table_without_ids(tmp_path: Path) -> None:
     """Pairs are named by their lines; U+2028 and a quotation mark are ordinary characters."""
-    corpus = Corpus.model_validate(changed(TABLE, "layout/columns", ["zh", "en"]))
+    corpus = changed(TABLE, "layout/columns", ["zh", "en"])
     (tmp_path / "table.tsv").write_text('你"好\tHel\u2028lo\n再见\t"Bye')
     pairs = read_pairs(corpus, tmp_path, "zh", "en")
     assert pairs["id"].to_list() == ["line-000001", "line-000002"]
@@ -178,13 +167,13 @@ def test_faults_of_a_table(content: bytes | None, message: str, tmp_path: Path) 
     if content is not None:
         (tmp_path / "table.tsv").write_bytes(content)
     with pytest.raises(UserError, match=message):
-        read_pairs(Corpus.model_validate(TABLE), tmp_path, "zh", "en")
+        read_pairs(TABLE, tmp_path, "zh", "en")
 
 
 def test_parallel_files(tmp_path: Path) -> None:
     """The corpus's own split and order, by line; compressed files as plain ones; both directions."""
     write_parallel(tmp_path)
-    pairs = read_pairs(Corpus.model_validate(PARALLEL), tmp_path, "en", "de")
+    pairs = read_pairs(PARALLEL, tmp_path, "en", "de")
     assert pairs["split"].to_list() == ["train", "train", "dev", "dev", "test", "test"]
     assert pairs["id"].to_list()[-2:] == ["test-000001", "test-000002"]
     assert pairs.loc[0, "source"] == "train en one"
@@ -203,7 +192,33 @@ def test_faults_of_parallel_files(replaced: dict[str, str], message: str, tmp_pa
     """Unequal files, empty lines and empty files are named."""
     write_parallel(tmp_path, **replaced)
     with pytest.raises(UserError, match=message):
-        read_pairs(Corpus.model_validate(PARALLEL), tmp_path, "de", "en")
+        read_pairs(PARALLEL, tmp_path, "de", "en")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"A\tB\n" * 7 + b"A\t\n", "table.tsv, line 8: the side 'en' is missing"),
+        (b"A\tB\n" * 7 + b"A\t\xff\n", r"table.tsv, line 8 \(byte 30\) is not UTF-8"),
+        (b"\xef\xbb\xbf" + b"A\tB\n" * 9 + b"\n", "table.tsv, line 10: 1 columns instead of 2"),
+    ],
+)
+def test_faults_beyond_the_first_chunk(
+    content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines and bytes are counted from the beginning of the file."""
+    monkeypatch.setattr(corpora, "CHUNK_LINES", 3)
+    (tmp_path / "table.tsv").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_pairs(changed(TABLE, "layout/columns", ["zh", "en"]), tmp_path, "zh", "en")
+
+
+def test_unequal_files_are_counted_to_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many chunks they share."""
+    monkeypatch.setattr(corpora, "CHUNK_LINES", 2)
+    write_parallel(tmp_path, train_de="one\n" * 9, train_en="one\n" * 5)
+    with pytest.raises(UserError, match=r"train\.de\.gz has 9 lines, train\.en\.gz 5"):
+        read_pairs(PARALLEL, tmp_path, "de", "en")
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: b"plain text"])
@@ -213,4 +228,4 @@ def test_damaged_gzip(damage: Any, tmp_path: Path) -> None:
     path = tmp_path / "train.en.gz"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=r"train\.en\.gz cannot be decompressed"):
-        read_pairs(Corpus.model_validate(PARALLEL), tmp_path, "de", "en")
+        read_pairs(PARALLEL, tmp_path, "de", "en")

@@ -3,8 +3,11 @@
 import pandas as pd
 import pytest
 
-from nmt.config import TrainFilters
+from nmt.config import TrainFilters, UnicodeForms
+from nmt.corpora import PAIR_COLUMNS
 from nmt.filters import reasons_to_drop, script_shares
+from nmt.fingerprints import fingerprints
+from nmt.pairs import described
 
 FILTERS = TrainFilters(
     max_length=20, max_length_ratio=3.0, min_script_share=0.5, drop_identical=True, drop_duplicates=True
@@ -15,7 +18,10 @@ PLAIN = [("我们走吧", "let us go"), ("他来了", "he came here"), ("她很�
 def reasons(rows: list[tuple[str, str]], filters: TrainFilters = FILTERS) -> list[str]:
     """The reasons of `rows` beside four unremarkable pairs, which set the median ratio of lengths to 1."""
     pairs = pd.DataFrame(PLAIN + rows, columns=["source", "target"]).astype("str")
-    found = reasons_to_drop(pairs, "zh", "en", filters).to_list()
+    facts = described(pairs.reindex(columns=PAIR_COLUMNS), ("zh", "en"), UnicodeForms(source="NFC", target="NFC"))
+    names = ["source_length", "target_length", "script_share", "identical"]
+    prints = fingerprints("\n".join(pair) for pair in PLAIN + rows)
+    found = reasons_to_drop(facts.select(names).to_pandas(), prints, filters).to_list()
     assert found[: len(PLAIN)] == [""] * len(PLAIN)
     return found[len(PLAIN) :]
 
@@ -70,5 +76,6 @@ def test_switches() -> None:
 )
 def test_script_shares(line: str, language: str, share: float) -> None:
     """Letters in the language's script by letters in all; a foreign word among Chinese characters counts as one."""
-    found = script_shares(pd.Series(["字", line, "字"], dtype="str"), language)
+    found = script_shares(["字", line, "字"], language)
+    assert len(found) == 3
     assert found[1] == pytest.approx(share)

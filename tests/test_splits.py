@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nmt.corpus import identity_keys
 from nmt.errors import UserError
-from nmt.splits import in_drawn_order, leaks, link, random_split, references, split_by_components
+from nmt.fingerprints import fingerprints
+from nmt.splits import in_drawn_order, leaks, link, random_split, references, related, split_by_components
 
 
 def table(rows: list[tuple[str, str]]) -> pd.DataFrame:
@@ -15,7 +17,8 @@ def table(rows: list[tuple[str, str]]) -> pd.DataFrame:
     pairs = pd.DataFrame(rows, columns=["source", "target"]).astype("str")
     pairs["id"] = [f"{number:05d}" for number in range(len(rows))]
     pairs["raw_target"] = pairs["target"]
-    return pairs.join(link(pairs, "zh", "en"))
+    prints = [fingerprints(identity_keys(pairs[s].to_list(), lang)) for s, lang in (("source", "zh"), ("target", "en"))]
+    return pairs.join(link(*prints, *((pairs[side] == "").to_numpy() for side in ("source", "target"))))
 
 
 def divided(pairs: pd.DataFrame, **changes: float) -> pd.Series:
@@ -53,6 +56,20 @@ def test_empty_sides_link_nothing() -> None:
 
 sentences = st.integers(0, 25).map(lambda number: f"甲{number}")
 many_to_many = st.lists(st.tuples(sentences, sentences), min_size=1, max_size=60)
+
+
+@given(many_to_many)
+def test_components_are_what_following_every_link_gives(rows: list[tuple[str, str]]) -> None:
+    """Pairs are in one component if a chain of shared sentences leads from one to the other, and else in two."""
+    found = table(rows)["component"].to_list()
+    groups = [{row} for row in range(len(rows))]
+    for i, (source, target) in enumerate(rows):
+        for j in range(i):
+            if rows[j][0] == source or rows[j][1] == target:
+                groups[i] |= groups[j]
+        for row in groups[i]:
+            groups[row] = groups[i]
+    assert all((found[i] == found[j]) == (j in groups[i]) for i in range(len(rows)) for j in range(len(rows)))
 
 
 @given(many_to_many, st.integers(0, 5))
@@ -120,7 +137,8 @@ def test_references_are_the_other_translations_of_the_same_source() -> None:
     rows = [("甲", "B"), ("甲。", "A"), ("甲", "B"), ("甲", "C"), ("乙", "A"), ("丙", "Z")]
     pairs = table(rows)
     pairs["part"] = ["spare", "test", "spare", "spare", "spare", "dev"]
-    found = references(pairs, pairs[pairs["part"] == "test"])
+    chosen = pairs[pairs["part"] == "test"]
+    found = references(related(pairs, chosen), chosen)
     assert found.to_dict() == {1: [1, 0, 3]}
 
 
@@ -137,5 +155,5 @@ def test_a_random_split_leaks() -> None:
     """The comparison's split has the sizes asked for, and leaks where sentences have several translations."""
     pairs = table([(f"甲{number // 2}", f"{number}") for number in range(200)])
     part = random_split(pairs["id"], 20, 10, 1)
-    assert part.value_counts().to_dict() == {"train": 170, "test": 20, "dev": 10}
+    assert part.value_counts().to_dict() == {"train": 170, "test": 20, "dev": 10, "spare": 0}
     assert leaks(pairs, part)["test"]["source"] > 10
