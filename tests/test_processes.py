@@ -24,9 +24,11 @@ if __name__ == "__main__":
 
 
 def square(number: int) -> int:
-    """Fail for 13."""
+    """Fail for 13; be killed for 17."""
     if number == 13:
         raise UserError("thirteen")
+    if number == 17:
+        os.kill(os.getpid(), signal.SIGKILL)
     return number * number
 
 
@@ -47,6 +49,8 @@ def test_results_are_in_order_and_work_is_not_piled_up(monkeypatch: pytest.Monke
     assert list(results) == [number * number for number in range(101, 140)]
     with pytest.raises(UserError, match="thirteen"):
         list(in_order(square, [12, 13, 14]))
+    with pytest.raises(UserError, match="set NMT_PROCESSES, now 2, to a smaller number"):
+        list(in_order(square, [16, 17, 18]))
 
 
 def test_one_piece_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -30,7 +32,7 @@ def in_order(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> It
         yield from map(function, chain(first, remaining))
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of other threads as they stand
-    with ProcessPoolExecutor(processes, context, initializer=_die_with_parent) as pool:
+    with ProcessPoolExecutor(processes, context, initializer=_live_with_parent) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for piece in chain(first, remaining):
@@ -39,6 +41,11 @@ def in_order(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> It
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(
+                f"a process was killed from outside, most likely for want of memory; set {PROCESSES}, now {processes}, "
+                "to a smaller number"
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -52,8 +59,9 @@ def process_count() -> int:
     return int(text)
 
 
-def _die_with_parent() -> None:
-    """End this worker when its parent has gone, even if that was killed: nobody else would."""
+def _live_with_parent() -> None:
+    """Leave Ctrl-C to the parent, and end when it has gone, even if it was killed: nobody else would end a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
