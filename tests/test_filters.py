@@ -21,7 +21,7 @@ def reasons(rows: list[tuple[str, str]], filters: TrainFilters = FILTERS) -> lis
     facts = described(pairs.reindex(columns=PAIR_COLUMNS), ("zh", "en"), UnicodeForms(source="NFC", target="NFC"))
     names = ["source_length", "target_length", "script_share", "identical"]
     prints = fingerprints("\n".join(pair) for pair in PLAIN + rows)
-    found = reasons_to_drop(facts.select(names).to_pandas(), prints, filters).to_list()
+    found = reasons_to_drop(facts.select(names).to_pandas(), lambda some: prints[some], filters).to_list()
     assert found[: len(PLAIN)] == [""] * len(PLAIN)
     return found[len(PLAIN) :]
 

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -61,11 +61,13 @@ _SCRIPTS = {
 }
 
 
-def reasons_to_drop(pairs: pd.DataFrame, prints: np.ndarray, filters: TrainFilters) -> pd.Series:
+def reasons_to_drop(
+    pairs: pd.DataFrame, prints_of: Callable[[np.ndarray], np.ndarray], filters: TrainFilters
+) -> pd.Series:
     """Per pair one of REASONS, or "" for a pair to keep.
 
-    `pairs` has the columns source_length, target_length, script_share and identical; `prints` are the fingerprints of
-    the normalised pairs, uint64 [N, 2].
+    `pairs` has the columns source_length, target_length, script_share and identical; `prints_of` gives the fingerprints
+    of some rows' normalised pairs, uint64 [rows, 2].
     """
     source_lengths, target_lengths = (pairs[f"{side}_length"].to_numpy() for side in ("source", "target"))
     empty = (source_lengths == 0) | (target_lengths == 0)
@@ -76,11 +78,13 @@ def reasons_to_drop(pairs: pd.DataFrame, prints: np.ndarray, filters: TrainFilte
         "wrong_script": (pairs["script_share"] < filters.min_script_share).to_numpy(),
         "identical": pairs["identical"].to_numpy() & filters.drop_identical,
     }
-    reason = np.select(list(found.values()), [_OUTCOMES.index(name) for name in found], _OUTCOMES.index(""))
+    reason = np.full(len(pairs), _OUTCOMES.index(""), np.int8)
+    for name, fits in reversed(found.items()):  # the first that fits is the last that is written
+        reason[fits] = _OUTCOMES.index(name)
     if filters.drop_duplicates:
         kept = np.flatnonzero(reason == _OUTCOMES.index(""))
-        reason[kept[duplicated(prints[kept])]] = _OUTCOMES.index("duplicate")
-    return pd.Series(pd.Categorical.from_codes(reason.astype(np.int8), dtype=Outcome), index=pairs.index)
+        reason[kept[duplicated(prints_of(kept))]] = _OUTCOMES.index("duplicate")
+    return pd.Series(pd.Categorical.from_codes(reason, dtype=Outcome), index=pairs.index)
 
 
 def _far_from_median(source_lengths: np.ndarray, target_lengths: np.ndarray, counted: np.ndarray) -> np.ndarray:
@@ -89,8 +93,7 @@ def _far_from_median(source_lengths: np.ndarray, target_lengths: np.ndarray, cou
     np.divide(source_lengths, target_lengths, out=ratios, where=counted)
     if counted.any():
         ratios[counted] /= np.median(ratios[counted])
-    factors: np.ndarray = np.maximum(ratios, 1 / ratios)
-    return factors
+    return np.maximum(ratios, 1 / ratios, out=ratios)
 
 
 def script_shares(lines: Sequence[str], language: str) -> np.ndarray:

@@ -7,6 +7,7 @@ write a text that makes it more likely. Equal fingerprints are taken for equal s
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,16 @@ def fingerprints(texts: Iterable[str]) -> np.ndarray:
 
 
 def codes(prints: np.ndarray) -> np.ndarray:
-    """Dense numbers from 0, int64 [N], equal where the fingerprints [N, 2] are."""
+    """Dense numbers from 0, int32 where that suffices [N], equal where the fingerprints [N, 2] are."""
     order, is_new = _grouped(prints)
-    found = np.empty(len(prints), np.int64)
-    found[order] = np.cumsum(is_new) - 1
+    found = np.empty(len(prints), number_type(2 * len(prints)))
+    found[order] = np.cumsum(is_new, dtype=found.dtype) - 1
     return found
+
+
+def number_type(count: int) -> type[np.signedinteger[Any]]:
+    """The smaller type that numbers so many things."""
+    return np.int32 if count < 2**31 else np.int64
 
 
 def duplicated(prints: np.ndarray) -> np.ndarray:

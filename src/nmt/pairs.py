@@ -59,6 +59,12 @@ class Pairs:
         series = pd.Series(pd.array(chunks, dtype="str"))
         return series if self._order is None else series.take(self._order).reset_index(drop=True)
 
+    def splits(self) -> pd.Series:
+        """The part of the corpus that each pair was delivered in; a chunk has one."""
+        names, owners = np.unique([table["split"][0].as_py() for table in self._tables], return_inverse=True)
+        codes = np.repeat(owners, np.diff(self._begins)).astype(np.int8)
+        return pd.Series(pd.Categorical.from_codes(self._ordered(codes), dtype=pd.CategoricalDtype(names.tolist())))
+
     def texts(self, column: str, rows: np.ndarray) -> list[str]:
         """The text of some rows, in the order given."""
         places = rows if self._order is None else self._order[rows]

@@ -23,7 +23,7 @@ _AT_ONCE = 1 << 16
 def link(
     source_prints: np.ndarray, target_prints: np.ndarray, source_empty: np.ndarray, target_empty: np.ndarray
 ) -> pd.DataFrame:
-    """Three int64 columns: source_key, target_key and component.
+    """Three columns of numbers: source_key, target_key and component.
 
     The pairs are given by the fingerprints of their identity keys, uint64 [N, 2], and by which sides are empty [N].
     """
@@ -32,7 +32,7 @@ def link(
     nodes = sources + int(keys["target_key"].max(initial=-1)) + 1
     edges = (np.ones(len(source_prints), np.int8), (keys["source_key"], keys["target_key"] + sources))
     _, component_of_node = connected_components(coo_matrix(edges, shape=(nodes, nodes)), directed=False)
-    return pd.DataFrame({**keys, "component": component_of_node[keys["source_key"]].astype(np.int64)})
+    return pd.DataFrame({**keys, "component": component_of_node[keys["source_key"]]})
 
 
 def _numbered(prints: np.ndarray, empty: np.ndarray) -> np.ndarray:

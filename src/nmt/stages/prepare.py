@@ -51,7 +51,7 @@ def linked(text: Pairs) -> pd.DataFrame:
     lengths = {f"{side}_length": text.numbers(f"{side}_length") for side in paths.SIDES}
     prints = [text.fingerprints(f"{side}_key") for side in paths.SIDES]
     keys = link(*prints, *(column == 0 for column in lengths.values()))
-    return keys.assign(split=text.strings("split").astype("category"), id=text.strings("id"), **lengths)
+    return keys.assign(split=text.splits(), id=text.strings("id"), **lengths)
 
 
 def divided(pairs: pd.DataFrame, has_own_split: bool, rules: config.Prepare) -> pd.DataFrame:
@@ -79,7 +79,8 @@ def filtered(pairs: pd.DataFrame, text: Pairs, rules: config.Prepare) -> pd.Data
     facts = pairs[["source_length", "target_length"]].assign(
         **{name: text.numbers(name) for name in ("script_share", "identical")}
     )
-    reasons = reasons_to_drop(facts[train], text.fingerprints("pair")[train], rules.train_filters)
+    rows = np.flatnonzero(train)
+    reasons = reasons_to_drop(facts[train], lambda some: text.fingerprints("pair")[rows[some]], rules.train_filters)
     if not (reasons == "").any():
         counts = ", ".join(f"{reason} {count}" for reason, count in reasons.value_counts().items() if count)
         why = f"no train pair is left ({counts or 'there was none'})"

@@ -1,0 +1,28 @@
+"""The data stages hold numbers of a corpus in memory, not its text."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.large import measured, write_project
+from tests.project import edit_yaml
+
+PAIRS = (150_000, 450_000)
+BYTES_PER_PAIR = {"fetch": 100, "prepare": 300, "tokenize": 100}
+"""How much anonymous memory may grow with a pair. Its text takes 180 in a file, and about 1,500 as Python strings."""
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is read from /proc")
+def test_memory_grows_by_less_than_the_text(tmp_path: Path) -> None:
+    """Between two corpora of several chunks, in one process."""
+    peaks = []
+    for pairs in PAIRS:
+        folder = tmp_path / str(pairs)
+        write_project(folder, pairs)
+        edit_yaml(folder / "params.yaml", {"tokenize.training_lines": 20_000})
+        runs = {stage: measured(["-m", f"nmt.stages.{stage}"], folder, NMT_PROCESSES="1") for stage in BYTES_PER_PAIR}
+        peaks.append({stage: cost.anonymous_mib * 2**20 for stage, cost in runs.items()})
+    growth = {stage: (peaks[1][stage] - peaks[0][stage]) / (PAIRS[1] - PAIRS[0]) for stage in BYTES_PER_PAIR}
+    assert all(growth[stage] < most for stage, most in BYTES_PER_PAIR.items()), growth
