@@ -1,5 +1,7 @@
 """Token store and batches."""
 
+import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nmt import batching
 from nmt.batching import NONE, ParallelText, TokenStore, join_at_random, pad, similar_shapes
 from nmt.config import Joining
 from nmt.errors import UserError
@@ -34,6 +37,20 @@ def test_store_gives_back_what_was_written(tmp_path: Path) -> None:
     assert [store[i].tolist() for i in range(len(store))] == SENTENCES
     assert store.lengths.tolist() == [3, 0, 1, 4]
     assert isinstance(store.ids, np.memmap)
+
+
+@given(st.lists(st.lists(st.integers(4, 65_535), max_size=9), max_size=20), st.integers(1, 7))
+def test_a_store_grows_to_what_numpy_would_save(sequences: list[list[int]], block: int) -> None:
+    """Byte for byte, whatever is held in memory at a time."""
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        stem = Path(name) / "x"
+        patch.setattr(batching, "_BLOCK", block)
+        TokenStore.write(stem, iter(sequences))
+        flat = np.array([token for sequence in sequences for token in sequence], np.uint16)
+        for kind, array in (("ids", flat), ("offsets", np.cumsum([0, *map(len, sequences)], dtype=np.int64))):
+            expected = io.BytesIO()
+            np.save(expected, array)
+            assert stem.with_name(f"x.{kind}.npy").read_bytes() == expected.getvalue()
 
 
 def test_padded_rows_have_their_frame(tmp_path: Path) -> None:
