@@ -21,7 +21,7 @@ def test_memory_grows_by_less_than_the_text(tmp_path: Path) -> None:
     for pairs in PAIRS:
         folder = tmp_path / str(pairs)
         write_project(folder, pairs)
-        edit_yaml(folder / "params.yaml", {"tokenize.training_lines": 20_000})
+        edit_yaml(folder / "params.yaml", {"tokenize.training_characters": 1_000_000})
         runs = {stage: measured(["-m", f"nmt.stages.{stage}"], folder, NMT_PROCESSES="1") for stage in BYTES_PER_PAIR}
         peaks.append({stage: cost.anonymous_mib * 2**20 for stage, cost in runs.items()})
     growth = {stage: (peaks[1][stage] - peaks[0][stage]) / (PAIRS[1] - PAIRS[0]) for stage in BYTES_PER_PAIR}

@@ -105,8 +105,10 @@ def test_a_fault_in_a_worker_is_one_error(
 
 
 def test_a_long_text_teaches_with_lines_from_all_of_it(tmp_path: Path) -> None:
-    """As many as asked for, evenly spread; all of a short one."""
+    """About as many characters as asked for, evenly spread; all lines of a short one, empty ones included."""
     path = tmp_path / "lines.txt"
-    files.write_lines(path, map(str, range(10)))
-    assert list(tokenize.evenly_spread(path, 10)) == list(tokenize.evenly_spread(path, 99)) == list(map(str, range(10)))
-    assert list(tokenize.evenly_spread(path, 4)) == ["2", "4", "7", "9"]
+    lines = [*map(str, range(10)), "", ""]
+    files.write_lines(path, lines)
+    assert list(tokenize.evenly_spread(path, 10)) == list(tokenize.evenly_spread(path, 99)) == lines
+    files.write_lines(path, [str(number) * 5 for number in range(10)])
+    assert list(tokenize.evenly_spread(path, 20)) == ["22222", "44444", "77777", "99999"]

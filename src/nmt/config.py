@@ -82,8 +82,8 @@ class Subwords(Section):
 
 
 class Tokenize(Section):
-    training_lines: Positive
-    """Of a longer training text, so many lines, evenly spread, are what the subword models learn from."""
+    training_characters: Positive
+    """Of a longer training text, lines of about so many characters in all are what a subword model learns from."""
     source: Subwords
     target: Subwords
 

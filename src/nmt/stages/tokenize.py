@@ -32,16 +32,18 @@ def main() -> None:
     languages = {"source": params.corpus.source, "target": params.corpus.target}
     with fresh_folder(paths.TOKENIZED) as folder:
         report = {
-            side: tokenized(side, section, params.tokenize.training_lines, languages[side], folder)
+            side: tokenized(side, section, params.tokenize.training_characters, languages[side], folder)
             for side, section in sections.items()
         }
     write_json(paths.TOKENIZATION_REPORT, report)
 
 
-def tokenized(side: str, section: config.Subwords, training_lines: int, language: str, folder: Path) -> dict[str, Any]:
+def tokenized(
+    side: str, section: config.Subwords, training_characters: int, language: str, folder: Path
+) -> dict[str, Any]:
     """Write one side's model and token stores into `folder`; return its report."""
     texts = {part: paths.prepared_text(part, side) for part in ENCODED}
-    subwords = trained(side, section, evenly_spread(texts["train"], training_lines), language)
+    subwords = trained(side, section, evenly_spread(texts["train"], training_characters), language)
     write_bytes(folder / paths.subword_model(side).name, subwords.content)
     parts = {}
     for part, text in texts.items():
@@ -51,12 +53,15 @@ def tokenized(side: str, section: config.Subwords, training_lines: int, language
     return describe_tokenization(subwords, section.size, parts, language)
 
 
-def evenly_spread(text: Path, wanted: int) -> Iterator[str]:
-    """So many lines of a file, or all if it has no more."""
-    count = sum(map(len, line_blocks(text)))
-    share = min(wanted, count)
+def evenly_spread(text: Path, characters: int) -> Iterator[str]:
+    """Lines of a file with about so many characters, or all if it has no more.
+
+    SentencePiece holds what it learns from in memory, at some 20 bytes a character.
+    """
+    every = sum(sum(map(len, lines)) for lines in line_blocks(text))
+    share = min(characters, every)
     for number, line in enumerate(each_line(text)):
-        if (number + 1) * share // count > number * share // count:
+        if (number + 1) * share // max(1, every) > number * share // max(1, every) or share == every:
             yield line
 
 
