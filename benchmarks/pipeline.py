@@ -19,6 +19,7 @@ STAGES = ("fetch", "prepare", "tokenize", "train")
 TRAIN = """
 import sys
 from nmt.config import load_params
+from nmt.distributed import Team
 from nmt.runtime import resolve
 from nmt.stages.train import make_trainer
 
@@ -30,7 +31,7 @@ def stop(result):
         raise Enough
 
 params = load_params()
-trainer = make_trainer(params, "attention", 1, resolve(params.runtime))
+trainer = make_trainer(params, "attention", 1, resolve(params.runtime), Team(shares=1))
 trainer.on_update = stop
 try:
     for _ in trainer.epochs():
