@@ -81,7 +81,7 @@ def test_damaged_store_is_refused(tmp_path: Path) -> None:
     offsets = tmp_path / "x.offsets.npy"
     whole = offsets.read_bytes()
     offsets.write_bytes(whole[:-9])
-    with pytest.raises(UserError, match="dvc repro tokenize"):
+    with pytest.raises(UserError, match="dvc repro --force tokenize"):
         TokenStore.open(tmp_path / "x")
     np.save(offsets, np.array([0, 3]))
     with pytest.raises(UserError, match="8 tokens, but the offsets speak of 3"):

@@ -95,6 +95,7 @@ def test_a_fault_in_a_worker_is_one_error(
     """It names the file's line, and leaves nothing."""
     workspace.write_numbers(number_pairs(60))
     fetch.main()
+    (paths.RAW / files.SEAL).unlink()
     with (paths.RAW / "local.tsv").open("ab") as stream:
         stream.write(b"1\t\xff\n")
     monkeypatch.setattr(corpora, "CHUNK_LINES", 40)
