@@ -119,7 +119,11 @@ def test_a_result_is_published_whole_and_once(project: Path) -> None:
     params = {"train.learning_rate": "0.002", "translate.joined": "[2, 3, 4]", "variant": "plain", "attention": "none"}
     assert params.items() <= run.data.params.items()
     numbers = {"bleu": 20.0, "dev_loss": run.data.metrics["training/dev_loss"]}
-    numbers |= {"scores/bleu.score": 20.0, "training/parameters_by_part.encoder": 10000, "attention/entropy.mean": 1.5}
+    numbers |= {
+        "scores/bleu.score": 20.0,
+        "training/parameters_by_part.encoder": 10000,
+        "word_attention/entropy.mean": 1.5,
+    }
     assert numbers.items() <= run.data.metrics.items()
     assert _history(run, "curve/dev_loss") == [(100 * epoch, 5.5 - epoch) for epoch in range(1, EPOCHS + 1)]
     assert _history(run, "scores/joined.bleu") == [(1, 19.0), (2, 18.0), (3, 17.0), (4, 16.0)]
@@ -236,7 +240,7 @@ def test_a_run_grows_stage_by_stage(project: Path) -> None:
     assert len(_store().client.search_model_versions()) == 1
     make_attention("plain")
     _publish()
-    assert _run("plain").data.metrics["attention/entropy.mean"] == 1.5
+    assert _run("plain").data.metrics["word_attention/entropy.mean"] == 1.5
 
 
 def test_another_results_files_are_left_out(project: Path) -> None:
