@@ -68,6 +68,8 @@ def make_real(folder: Path) -> None:
         edit_yaml(paths.PARAMS, {"tokenize.source.size": 300, "tokenize.target.size": 300})
         tokenize.main()
         files.write_json_lines(paths.gold_links("tatoeba-zh-en"), GOLD)
+        pipeline = "stages: {translate: {params: [translate], deps: [data, 'models/${item.variant}']}}"
+        files.write_text(paths.PIPELINE, pipeline)
         translate.main("attention", 1)
 
 
