@@ -42,7 +42,7 @@ def test_the_walk_does_as_it_says(small_project: Project, tmp_path: Path) -> Non
         f'#!/bin/sh\nexec env PYTHONPATH={project.folder}/src {sys.executable} -m nmt "$@"\n'
     )
     (bin_folder / "nmt").chmod(0o755)
-    environment = project._environment()
+    environment = project.environment()
     done = subprocess.run(
         ["bash", "-c", "\n".join(script)],
         cwd=project.folder,
