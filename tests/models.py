@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nmt.config import Model
+from nmt.config import Model, Train
 from nmt.model.seq2seq import Seq2Seq
 
 
@@ -32,6 +32,45 @@ def model_settings(
             "tie_output": True,
             "layer_norm": layer_norm,
             "dropout": {"embedding": dropout, "recurrent": dropout, "output": dropout},
+        }
+    )
+
+
+def learning_model(encoder_size: int) -> Model:
+    """A model section that suffices to learn a task on strings of symbols."""
+    return Model.model_validate(
+        {
+            "cell": "gru",
+            "embedding_size": 32,
+            "encoder": {"hidden_size": encoder_size, "layers": 1, "bidirectional": True},
+            "decoder": {"hidden_size": 64, "layers": 1},
+            "attention_size": 32,
+            "readout": "deep",
+            "tie_output": True,
+            "layer_norm": False,
+            "dropout": {"embedding": 0.0, "recurrent": 0.0, "output": 0.0},
+        }
+    )
+
+
+def learning_recipe(learning_rate: float) -> Train:
+    """A train section for such a task: seconds of training."""
+    return Train.model_validate(
+        {
+            "max_epochs": 10,
+            "batch_tokens": 800,
+            "devices": 1,
+            "accumulate": 1,
+            "joining": {"share": 0.0, "up_to": 2},
+            "optimizer": "adam",
+            "learning_rate": learning_rate,
+            "betas": [0.9, 0.98],
+            "weight_decay": 0.0,
+            "schedule": {"warmup_updates": 50, "decay": "linear", "final_share": 0.05},
+            "clip_norm": 1.0,
+            "label_smoothing": 0.0,
+            "average_decay": 0.99,
+            "patience": 8,
         }
     )
 

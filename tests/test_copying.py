@@ -14,7 +14,6 @@ from nmt import scoring
 from nmt.ablation import ABLATIONS, ablated
 from nmt.agreement import agreements
 from nmt.batching import ParallelText, TokenStore, pad
-from nmt.config import Model, Train
 from nmt.gold import Gold
 from nmt.influence import Given, influence
 from nmt.model.seq2seq import Seq2Seq
@@ -25,35 +24,10 @@ from nmt.subwords import EOS
 from nmt.training import Trainer
 from nmt.words import Sentence
 
+from .models import learning_model, learning_recipe
+
 SYMBOLS, FIRST = 100, 4
 BOOTSTRAP = Bootstrap(100, 0.95, 1)
-MODEL = {
-    "cell": "gru",
-    "embedding_size": 32,
-    "encoder": {"hidden_size": 24, "layers": 1, "bidirectional": True},
-    "decoder": {"hidden_size": 64, "layers": 1},
-    "attention_size": 32,
-    "readout": "deep",
-    "tie_output": True,
-    "layer_norm": False,
-    "dropout": {"embedding": 0.0, "recurrent": 0.0, "output": 0.0},
-}
-TRAIN = {
-    "max_epochs": 10,
-    "batch_tokens": 800,
-    "devices": 1,
-    "accumulate": 1,
-    "joining": {"share": 0.0, "up_to": 2},
-    "optimizer": "adam",
-    "learning_rate": 0.01,
-    "betas": [0.9, 0.98],
-    "weight_decay": 0.0,
-    "schedule": {"warmup_updates": 50, "decay": "linear", "final_share": 0.05},
-    "clip_norm": 1.0,
-    "label_smoothing": 0.0,
-    "average_decay": 0.99,
-    "patience": 8,
-}
 
 
 def strings(count: int, seed: int) -> list[list[int]]:
@@ -74,10 +48,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Seq2Seq:
     """A small attention model that has learnt to copy."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("copies")
-    copier = Seq2Seq(Model.model_validate(MODEL), "additive", SYMBOLS + FIRST, SYMBOLS + FIRST)
+    copier = Seq2Seq(learning_model(encoder_size=24), "additive", SYMBOLS + FIRST, SYMBOLS + FIRST)
     copier.initialize(1)
     train, dev = copies(folder, "train", 8000, 1), copies(folder, "dev", 100, 2)
-    trainer = Trainer(copier, train, dev, Train.model_validate(TRAIN), 1, on_update=lambda _: None)
+    trainer = Trainer(copier, train, dev, learning_recipe(learning_rate=0.01), 1, on_update=lambda _: None)
     for _ in trainer.epochs():
         pass
     return trainer.averaged.eval()

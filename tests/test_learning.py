@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from nmt.batching import ParallelText, TokenStore, pad
-from nmt.config import Model, Train
 from nmt.model.seq2seq import Seq2Seq
 from nmt.subwords import BOS, EOS
 from nmt.training import Trainer
+
+from .models import learning_model, learning_recipe
 
 FIRST_DIGIT = 4
 LENGTHS = (3, 16)
@@ -35,41 +36,10 @@ def reversal(folder: Path, name: str, count: int, seed: int) -> ParallelText:
 
 def trained(attention: str, folder: Path) -> Seq2Seq:
     """A small model after the same training for every kind of attention."""
-    settings = Model.model_validate(
-        {
-            "cell": "gru",
-            "embedding_size": 32,
-            "encoder": {"hidden_size": 32, "layers": 1, "bidirectional": True},
-            "decoder": {"hidden_size": 64, "layers": 1},
-            "attention_size": 32,
-            "readout": "deep",
-            "tie_output": True,
-            "layer_norm": False,
-            "dropout": {"embedding": 0.0, "recurrent": 0.0, "output": 0.0},
-        }
-    )
-    recipe = Train.model_validate(
-        {
-            "max_epochs": 10,
-            "batch_tokens": 800,
-            "devices": 1,
-            "accumulate": 1,
-            "joining": {"share": 0.0, "up_to": 2},
-            "optimizer": "adam",
-            "learning_rate": 0.006,
-            "betas": [0.9, 0.98],
-            "weight_decay": 0.0,
-            "schedule": {"warmup_updates": 50, "decay": "linear", "final_share": 0.05},
-            "clip_norm": 1.0,
-            "label_smoothing": 0.0,
-            "average_decay": 0.99,
-            "patience": 8,
-        }
-    )
-    model = Seq2Seq(settings, attention, 14, 14)
+    model = Seq2Seq(learning_model(encoder_size=32), attention, 14, 14)
     model.initialize(1)
     train, dev = reversal(folder, "train", 5000, 1), reversal(folder, "dev", 100, 2)
-    trainer = Trainer(model, train, dev, recipe, 1, on_update=lambda _: None)
+    trainer = Trainer(model, train, dev, learning_recipe(learning_rate=0.006), 1, on_update=lambda _: None)
     for _ in trainer.epochs():
         pass
     return trainer.averaged

@@ -32,7 +32,7 @@ _REMEDY = "`dvc checkout` or `dvc pull` restores it, `dvc repro --force` makes i
 _SHOWN = 100
 _BLOCK_LINES = 1 << 16
 _DRAFT = ".draft"
-_TODO = {
+_REMEDIES = {
     errno.ENOSPC: "make room on this disk (`dvc gc --workspace` frees what is not used now), then run again",
     errno.EDQUOT: "your quota is used up: make room, then run again",
     errno.EROFS: "the folder is read-only: mount it for writing, then run again",
@@ -372,5 +372,5 @@ def _beside(concerned: Path, path: Path) -> bool:
 def told(error: OSError, path: Path | None = None) -> str:
     """What the file system refused, where, and what to do."""
     place = path or (Path(os.fsdecode(error.filename)) if error.filename is not None else None)
-    todo = _TODO.get(error.errno or 0, "nothing was changed; put it right and run again")
-    return f"{place or 'the file system'}: {error.strerror or error}; {todo}"
+    remedy = _REMEDIES.get(error.errno or 0, "nothing was changed; put it right and run again")
+    return f"{place or 'the file system'}: {error.strerror or error}; {remedy}"
