@@ -117,25 +117,38 @@ def start_workers(jobs: int) -> None:
     dvc("queue", "start", "--jobs", str(jobs))
 
 
-def wait(names: Sequence[str], jobs: int, report: Callable[[dict[str, str]], None]) -> dict[str, str]:
+def wait(trials: Sequence[Trial], jobs: int, report: Callable[[dict[str, str]], None]) -> dict[str, str]:
     """Wait until no trial is queued or running, and return their states.
 
-    Workers that ended too early are started again; a job whose worker died is ended, and so counts as failed.
+    Workers that ended too early are started again. A job whose worker died under it is ended and queued again, once:
+    what takes two workers down counts as failed.
     """
-    without_worker = 0
+    without_worker, lost = 0, set[str]()
     while True:
-        now = states(names)
+        now = states(trial.name for trial in trials)
         report(now)
-        unfinished = [name for name, state in now.items() if state in (QUEUED, RUNNING)]
-        if not unfinished:
+        if not {QUEUED, RUNNING} & set(now.values()):
             return now
         without_worker = 0 if workers() else without_worker + 1
         if without_worker >= _PATIENCE:
-            for name in (name for name in unfinished if now[name] == RUNNING):
-                kill(name)
+            orphans = [trial for trial in trials if now[trial.name] == RUNNING]
+            for orphan in orphans:
+                kill(orphan.name)
+            again = [orphan for orphan in orphans if orphan.name not in lost]
+            _queue_again(again)
+            lost |= {orphan.name for orphan in again}
             start_workers(jobs)
             without_worker = 0
         time.sleep(POLL_SECONDS)
+
+
+def _queue_again(orphans: Sequence[Trial]) -> None:
+    """Queue those that count as failed now; one that had ended after all is left as it is."""
+    now = states(orphan.name for orphan in orphans)
+    for orphan in orphans:
+        if now[orphan.name] == FAILED:
+            forget(orphan.name)
+            enqueue(orphan)
 
 
 def kill(name: str) -> None:

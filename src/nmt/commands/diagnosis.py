@@ -178,10 +178,17 @@ def remote() -> Iterator[Finding]:
         yield Finding(BROKEN, "DVC remote", text)
 
 
+# Nothing pushed yet is no fault; but the HTTP client says "not found" of a server that nobody reached, too.
 _ASK_REMOTE = """
 from dvc.repo import Repo
 store = Repo().cloud.get_remote_odb()
-store.fs.exists(store.path) or store.fs.makedirs(store.path, exist_ok=True)
+try:
+    store.fs.info(store.path)
+except FileNotFoundError as missing:
+    cause = missing.__cause__
+    if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+        raise cause
+    store.fs.makedirs(store.path, exist_ok=True)
 """
 
 

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = arguments.jobs or len(os.sched_getaffinity(0))
     if any(state != DONE for state in before.values()):
         experiments.start_workers(min(jobs, len(trials)))
-    after = experiments.wait([trial.name for trial in trials], jobs, Progress())
+    after = experiments.wait(trials, jobs, Progress())
     faults = [*_unfinished(trials, after), *_untracked(trials)]
     for fault in faults:
         print(fault)
