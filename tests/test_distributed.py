@@ -124,9 +124,9 @@ def test_more_processes_than_shares_are_refused(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UserError, match=r"4 processes cannot work on 2 shares of a batch: raise train\.devices"):
         Team(2, 0, 4)
     cpu = torch.device("cpu")
-    assert (processes(cpu, 4), processes(cpu)) == (4, 1)
+    assert (processes(cpu, 4), processes(cpu), processes(cpu, cores=3)) == (4, 1, 3)
     monkeypatch.setenv("NMT_PROCESSES", "3")
-    assert (processes(cpu, 4), processes(cpu, 2), processes(cpu)) == (3, 2, 3)
+    assert (processes(cpu, 4), processes(cpu, 2), processes(cpu, cores=9)) == (3, 2, 3)
     monkeypatch.setenv("NMT_PROCESSES", "none")
     with pytest.raises(UserError, match="NMT_PROCESSES is 'none'; write a number"):
         processes(cpu)

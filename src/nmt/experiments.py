@@ -1,6 +1,7 @@
 """DVC's experiments: the commits that hold them, and the queue that runs them."""
 
 import hashlib
+import os
 import re
 import sys
 import time
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 from nmt import paths
 from nmt.errors import UserError
+from nmt.processes import PROCESSES, cores
 from nmt.repository import dvc, git
 
 POLL_SECONDS = 2.0
@@ -113,7 +115,11 @@ def forget(name: str) -> None:
 
 
 def start_workers(jobs: int) -> None:
-    """Have up to `jobs` workers; those that run already go on. They end by themselves when the queue is empty."""
+    """Have up to `jobs` workers; those that run already go on. They end by themselves when the queue is empty.
+
+    Each takes its share of the cores, since its stages see none of the others'.
+    """
+    os.environ.setdefault(PROCESSES, str(max(1, cores() // jobs)))
     dvc("queue", "start", "--jobs", str(jobs))
 
 

@@ -109,6 +109,11 @@ def stage_lock(stage: str) -> Path:
     return STATE / "stages" / f"{stage}.lock"
 
 
+def stage_locks() -> list[Path]:
+    """The locks of all stages that ever ran here."""
+    return sorted((STATE / "stages").glob("*.lock"))
+
+
 def live_points(training_id: str) -> Path:
     """The spool of a training's live points."""
     return STATE / "live" / f"{training_id}.jsonl"

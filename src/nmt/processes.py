@@ -52,11 +52,15 @@ def in_order(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> It
 
 def process_count() -> int:
     """The cores that this process may use, or fewer by NMT_PROCESSES."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    text = os.environ.get(PROCESSES, str(cores))
+    text = os.environ.get(PROCESSES, str(cores()))
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise UserError(f"{PROCESSES} is {text!r}; write a number of processes, such as 2")
     return int(text)
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _live_with_parent() -> None:

@@ -57,11 +57,11 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def processes(device: torch.device, wanted: int | None = None) -> int:
+def processes(device: torch.device, wanted: int | None = None, cores: int = 1) -> int:
     """How many processes to use for so many pieces of work, or for any number of them.
 
-    One for each GPU; on a CPU as many as are wanted, or one. NMT_PROCESSES may say another number, though none without
-    a GPU where GPUs are used: no result depends on it, so it is no parameter.
+    One for each GPU; on a CPU as many as are wanted, or one for each of the `cores` at hand. NMT_PROCESSES may say
+    another number, though none without a GPU where GPUs are used: no result depends on it, so it is no parameter.
     """
     text = os.environ.get("NMT_PROCESSES", "")
     if text and not (text.isdecimal() and int(text)):
@@ -69,7 +69,7 @@ def processes(device: torch.device, wanted: int | None = None) -> int:
     if device.type == "cuda":
         asked = min(int(text or torch.cuda.device_count()), torch.cuda.device_count())
     else:
-        asked = int(text or wanted or 1)
+        asked = int(text or wanted or cores)
     return min(asked, wanted or asked)
 
 

@@ -38,6 +38,15 @@ def alone(lock: Path, busy: str) -> Iterator[None]:
         file_lock.release()
 
 
+def is_held(lock: Path) -> bool:
+    """Whether a living process holds a lock, this one included."""
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 @contextlib.contextmanager
 def work(stage: str, work_id: str) -> Iterator[Path]:
     """The folder of one piece of work, for this process alone; what a process that was killed left there is in it."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from nmt import files, paths, unfinished
+from nmt import files, paths, processes, unfinished
 from nmt.errors import UserError
 
 
@@ -22,6 +22,12 @@ def run_for_model(main: Callable[[str, int], None]) -> None:
         sys.exit(f"usage: python -m nmt.stages.{_name()} VARIANT SEED")
     variant, seed = sys.argv[1], int(sys.argv[2])
     _guarded(paths.stage(_name(), variant, seed), lambda: main(variant, seed))
+
+
+def share_of_cores() -> int:
+    """How many cores are left for each of the stages at work here, this one among them; at least one."""
+    at_work = sum(unfinished.is_held(lock) for lock in paths.stage_locks())
+    return max(1, processes.cores() // max(1, at_work))
 
 
 def _name() -> str:

@@ -13,7 +13,8 @@ Writes  reports/translations/<variant>/<seed>:
         joined.jsonl                      2, 3, ... consecutive test sentences joined and translated as one
 Params  corpus, runtime, translate
 
-With several GPUs each translates a part; on a CPU, NMT_PROCESSES says how many processes do. No result depends on it.
+With several GPUs each translates a part; on a CPU the cores that no other stage uses do, or as many processes as
+NMT_PROCESSES says. No result depends on it.
 It takes minutes, so what is done lies in .nmt/unfinished/translate-<id> part by part, and a run that was killed goes on
 from there.
 """
@@ -37,10 +38,13 @@ from nmt.errors import UserError
 from nmt.files import fresh_folder, read_json_lines, read_lines, write_json_lines, write_lines, write_matrices
 from nmt.gold import read_gold
 from nmt.runtime import processes, resolve
-from nmt.stages.runner import run_for_model
+from nmt.stages.runner import run_for_model, share_of_cores
 from nmt.translation import Forced, Hypothesis, Translation
 from nmt.translator import Translator
 from nmt.words import segment
+
+WORTH_A_PROCESS = 500
+"""Test sentences that take longer than a process takes to start."""
 
 
 def main(variant: str, seed: int) -> None:
@@ -52,7 +56,7 @@ def main(variant: str, seed: int) -> None:
         Decoding.of(params.translate),
         device=params.runtime.device,
         threads=params.runtime.threads,
-        processes=processes(resolve(params.runtime).device),
+        processes=processes(resolve(params.runtime).device, cores=useful_cores(len(sources), params.runtime.threads)),
     )
     labelled = read_gold(paths.gold_links(params.corpus.name))
     given = [pair["id"] in labelled for pair in pairs]
@@ -80,6 +84,11 @@ def read_test_set() -> tuple[list[str], list[str], list[dict[str, Any]]]:
             "they must match line by line; run `dvc repro prepare`"
         )
     return sources, targets, pairs
+
+
+def useful_cores(sentences: int, threads: int) -> int:
+    """How many processes of so many threads: of those that would fit, as many as are worth their start."""
+    return max(1, min(share_of_cores() // threads, sentences // WORTH_A_PROCESS))
 
 
 def work_id(variant: str, seed: int, translator: Translator) -> str:
