@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nmt import files, paths, tracking
+from nmt import files, leaderboard, paths, tracking
 from nmt.html_report.tables import STATISTICS
+from nmt.leaderboard import Snapshot
+from nmt.lockfile import file_md5
 from nmt.stages import compare, evaluate, report
 from tests.project import ROOT, edit_yaml
 
@@ -45,6 +47,7 @@ def build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         evaluate.main(variant, 1)
         files.write_json(paths.scores(variant, 1), files.read_json(paths.scores(variant, 1)) | more_scores(variant))
     compare.main()
+    write_experiments()
     report.main()
 
 
@@ -93,6 +96,21 @@ def write_model(variant: str, hypotheses: list[str]) -> None:
     files.write_json(analysis / "summary.json", summary(variant))
     files.write_csv(analysis / "suspects.csv", suspects(variant))
     files.write_json_lines(analysis / "words.jsonl", [words(variant, row, text) for row, text in enumerate(hypotheses)])
+
+
+def write_experiments() -> None:
+    """A saved leaderboard: this commit, an experiment with much to tell, and one on another test set."""
+    stages = [paths.stage("evaluate", variant, 1) for variant in ("plain", "attention")]
+    test_set = {"path": paths.prepared_records("test").as_posix(), "md5": file_md5(paths.prepared_records("test"))}
+    lock = {stage: {"deps": [test_set]} for stage in stages}
+    scores = [files.read_json(paths.scores(variant, 1)) for variant in ("plain", "attention")]
+    states = [
+        Snapshot("HEAD", {"translate": {"beam_size": 5}}, lock, scores),
+        Snapshot("evil", {"translate": {"beam_size": EVIL}}, lock, [scores[1] | {"result_id": "e" * 16}]),
+    ]
+    rows = list(leaderboard.leaderboard(states, "bleu").rows)
+    foreign = rows[0] | {"experiment": "elsewhere", "test_set": "0" * 32}
+    files.write_csv(paths.LEADERBOARD, [*rows, foreign])
 
 
 def summary(variant: str) -> dict[str, Any]:

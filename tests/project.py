@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from nmt import paths
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -212,12 +214,13 @@ def new_project(folder: Path) -> Project:
 
 
 def copy_sources(folder: Path) -> None:
-    """Copy what git tracks, or would, but for results."""
+    """Copy what git tracks, or would, but for results; the leaderboard of other experiments goes along."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
     for name in listed.stdout.rstrip("\0").split("\0"):
-        if name != "dvc.lock" and not name.startswith(("reports/", "docs/", "benchmarks/")) and (ROOT / name).is_file():
+        left_out = name == "dvc.lock" or name.startswith(("reports/", "docs/", "benchmarks/"))
+        if (not left_out or name == paths.LEADERBOARD.as_posix()) and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import json
 import re
 import shutil
@@ -112,6 +113,18 @@ def test_tables_hold_the_comparison(page: str) -> None:
     rows = [text.strip() for text in Page(page).inside("th")]
     classes = [reporting.extent(row) for row in compared["variants"]["plain"]["by_length"]]
     assert {*classes, "3"} <= set(rows), "classes of length, epochs"
+
+
+def test_experiments_on_this_test_set_are_a_table(page: str) -> None:
+    """With what they changed; those on another test set are not, and without any there is no such section."""
+    assert '<th scope="row">HEAD: plain, seed 1</th>' in page
+    changed = f"translate.beam_size={html.escape(EVIL, quote=False)}".replace("'", "&#39;")
+    assert f'<th scope="row">evil: attention, seed 1 <span class="note">{changed}</span></th>' in page
+    assert "elsewhere" not in page
+    rows = files.read_csv(paths.LEADERBOARD, ())
+    files.write_csv(paths.LEADERBOARD, [row for row in rows if row["experiment"] == "elsewhere"])
+    report.main()
+    assert "What else was tried" not in files.read_text(paths.PAGE)
 
 
 def test_what_was_not_measured_is_not_spoken_of(page: str) -> None:

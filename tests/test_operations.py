@@ -205,6 +205,10 @@ def test_a_sweep_is_checked_and_resumed(published: Project, tmp_path: Path) -> N
     best = max(float(row.split(",")[3]) for row in rows[1:])
     assert float(rows[1].split(",")[3]) == best
     assert f"{best:.2f} [" in listed.splitlines()[1]
+    page = project.folder / "reports/report.html"
+    assert "What else was tried?" not in page.read_text("utf-8")  # the list that came along is of another test set
+    assert "Running stage 'report'" in project.dvc("repro")
+    assert "beam_size=3: attention, seed 1" in page.read_text("utf-8")
 
 
 def test_a_sweep_survives_the_death_of_its_workers(published: Project, tmp_path: Path) -> None:

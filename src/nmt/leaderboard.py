@@ -14,7 +14,7 @@ from nmt.markdown import measured, points
 METRICS = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
 LOWER_IS_BETTER = ("ter",)
 PERPLEXITY = "perplexity_per_token"
-TEXT_COLUMNS = ("experiment", "variant", "seed", "parameters", "result_id")
+TEXT_COLUMNS = ("experiment", "variant", "seed", "parameters", "result_id", "test_set")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def leaderboard(snapshots: Sequence[Snapshot], metric: str) -> Leaderboard:
                 left_out.add(scores["result_id"])
             elif scores["result_id"] not in rows:
                 changes = changed(snapshots[0].params, snapshot.params)
-                rows[scores["result_id"]] = _row(snapshot.name, scores, changes)
+                rows[scores["result_id"]] = _row(snapshot, scores, changes)
     sign = 1 if metric in LOWER_IS_BETTER else -1
     ranked = sorted(rows.values(), key=lambda row: (sign * row[metric], row["experiment"], row["variant"], row["seed"]))
     return Leaderboard(ranked, len(left_out - set(rows)))
@@ -112,20 +112,21 @@ def from_csv(text: str) -> list[dict[str, Any]]:
         raise UserError(f"{paths.LEADERBOARD} is damaged: {error}; `nmt leaderboard --save` writes it anew") from None
 
 
-def _row(name: str, scores: Mapping[str, Any], parameters: str) -> dict[str, Any]:
+def _row(snapshot: Snapshot, scores: Mapping[str, Any], parameters: str) -> dict[str, Any]:
     measures = {
         f"{metric}{suffix}": scores[metric][key]
         for metric in METRICS
         for suffix, key in (("", "score"), ("_low", "low"), ("_high", "high"))
     }
     return {
-        "experiment": name,
+        "experiment": snapshot.name,
         "variant": scores["variant"],
         "seed": scores["seed"],
         **measures,
         PERPLEXITY: scores[PERPLEXITY],
         "parameters": parameters,
         "result_id": scores["result_id"],
+        "test_set": snapshot.test_set(scores)[0],
     }
 
 

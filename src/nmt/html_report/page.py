@@ -42,6 +42,8 @@ class Contents:
     """`corpus.json`: licence and attribution."""
     explorer: Mapped
     """What `explorer.explorer` returns."""
+    experiments: Sequence[Mapped]
+    """The rows of the leaderboard that were measured on this test set."""
     weave: Weave | None
     """The picture at the top, if a sentence lends itself to it."""
 
@@ -104,6 +106,7 @@ def sections(contents: Contents) -> dict[str, Any]:
         "statistics": statistics(contents),
         "influence": tables.influence(influences),
         "ablations": tables.ablations(contents.scores),
+        "experiments": tables.experiments(contents.experiments),
         "corpus": contents.corpus,
     }
 

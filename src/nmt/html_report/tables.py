@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nmt import reporting
+from nmt import leaderboard, reporting
 from nmt.markdown import Format, listing, points, whole
 
 Mapped = Mapping[str, Any]
@@ -233,3 +233,19 @@ def _number(value: float | None) -> Cell:
 
 def _hundredths(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
+
+
+def experiments(rows: Sequence[Mapped]) -> Table | None:
+    """Return the leaderboard, a line for each result; None of an empty one."""
+    metrics = {**leaderboard.METRICS, leaderboard.PERPLEXITY: "perplexity"}
+    lines = []
+    for row in rows:
+        intervals = {
+            metric: {"low": row[f"{metric}_low"], "high": row[f"{metric}_high"]} for metric in leaderboard.METRICS
+        }
+        cells = [
+            Cell(points(row[metric]), between(intervals[metric], points) if metric in intervals else "")
+            for metric in metrics
+        ]
+        lines.append(Row(f"{row['experiment']}: {row['variant']}, seed {row['seed']}", cells, row["parameters"]))
+    return Table(list(metrics.values()), lines) if lines else None

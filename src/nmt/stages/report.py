@@ -1,12 +1,15 @@
 """Put the whole comparison, and an explorer of the test set, into one page that opens from disk."""
 
-from nmt import paths, records, testset, tracking
+from typing import Any
+
+from nmt import leaderboard, paths, records, testset, tracking
 from nmt.config import load_params
-from nmt.files import read_csv, read_json, read_lines, write_text
+from nmt.files import read_csv, read_json, read_lines, read_text, write_text
 from nmt.html_report import explorer, page
 from nmt.html_report.explorer import Shown
 from nmt.html_report.weave import weave
 from nmt.identity import content_hash
+from nmt.lockfile import file_md5
 from nmt.stages.runner import run
 from nmt.testset import present
 
@@ -14,8 +17,8 @@ from nmt.testset import present
 def main() -> None:
     """Write the page; its explorer shows the models of the first seed.
 
-    Reads: data/prepared/test.jsonl, reports/comparison, reports/corpus.json; of each variant's first seed
-    reports/{attention,scores,translations}/<variant>/<seed>.
+    Reads: data/prepared/test.jsonl, reports/comparison, reports/corpus.json, reports/experiments/leaderboard.csv; of
+    each variant's first seed reports/{attention,scores,translations}/<variant>/<seed>.
     Writes: reports/report.html.
     Params: report.
     """
@@ -36,6 +39,7 @@ def main() -> None:
         scores={name: records.read_one(paths.scores(name, seed), records.Scores) for name in variants},
         corpus=read_json(paths.CORPUS_REPORT),
         explorer=explorer.explorer(sentences, shown, compared["corpus"]["source"], settings.sentences),
+        experiments=read_experiments(),
         weave=weave(shown, settings.sentences),
     )
     write_text(paths.PAGE, page.render(contents))
@@ -49,6 +53,12 @@ def read_shown(variant: str, attention: str, seed: int) -> Shown:
     words, suspects = (present(report / name, analysis) for name in ("words.jsonl", "suspects.csv"))
     lost = {row["id"] for row in read_csv(suspects, ("id", "both_fail")) if row["both_fail"]}
     return Shown(variant, attention, read_lines(hypotheses), records.read_each(words, records.Words), lost)
+
+
+def read_experiments() -> list[dict[str, Any]]:
+    """Read the rows of the saved leaderboard that were measured on the present test set."""
+    own = file_md5(paths.prepared_records("test"))
+    return [row for row in leaderboard.from_csv(read_text(paths.LEADERBOARD)) if row["test_set"] == own]
 
 
 if __name__ == "__main__":
