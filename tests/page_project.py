@@ -48,6 +48,7 @@ def build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         files.write_json(paths.scores(variant, 1), files.read_json(paths.scores(variant, 1)) | more_scores(variant))
     compare.main()
     write_experiments()
+    write_study()
     report.main()
 
 
@@ -111,6 +112,20 @@ def write_experiments() -> None:
     rows = list(leaderboard.leaderboard(states, "bleu").rows)
     foreign = rows[0] | {"experiment": "elsewhere", "test_set": "0" * 32}
     files.write_csv(paths.LEADERBOARD, [*rows, foreign])
+
+
+def write_study() -> None:
+    """A study of two steps and one more on another test set; plain is trained for the first alone."""
+    test_set = file_md5(paths.prepared_records("test"))
+    line = {
+        "step": "naive", "adds": "train.average_decay=0", "variant": "plain", "seeds": 2,
+        "bleu": 10.0, "deviation": 0.5, "low": "", "high": "", "chrf": 30.0,
+        "results": "a b", "test_set": test_set, "command": "dvc exp run",
+    }  # fmt: skip
+    single = line | {"variant": "attention", "seeds": 1, "deviation": "", "low": 19.0, "high": 21.0, "bleu": 20.0}
+    averaged = single | {"step": "averaging", "adds": "train.average_decay=0.999", "bleu": 20.75}
+    elsewhere = line | {"step": "elsewhere", "test_set": "0" * 32}
+    files.write_csv(paths.study_table(paths.INGREDIENTS), [line, single, averaged, elsewhere])
 
 
 def summary(variant: str) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from ruamel.yaml import YAML
 from nmt import paths
 
 ROOT = Path(__file__).parent.parent
+OTHERS = [path.as_posix() for path in (paths.LEADERBOARD, paths.study_table(paths.INGREDIENTS))]
+"""What git keeps of experiments, and the report page tells."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,13 +216,13 @@ def new_project(folder: Path) -> Project:
 
 
 def copy_sources(folder: Path) -> None:
-    """Copy what git tracks, or would, but for results; the leaderboard of other experiments goes along."""
+    """Copy what git tracks, or would, but for results, and what is kept of other experiments."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
     for name in listed.stdout.rstrip("\0").split("\0"):
         left_out = name == "dvc.lock" or name.startswith(("reports/", "docs/", "benchmarks/"))
-        if (not left_out or name == paths.LEADERBOARD.as_posix()) and (ROOT / name).is_file():
+        if (not left_out or name in OTHERS) and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)

@@ -109,7 +109,7 @@ def test_tables_hold_the_comparison(page: str) -> None:
     spread = f'<span class="spread">{bleu["low"]:.2f} to {bleu["high"]:.2f}</span>'
     assert f"<td>{bleu['mean']:.2f} {spread}</td>" in page
     assert "<strong>attention</strong> is " in page
-    assert page.count("<svg ") == 5
+    assert page.count("<svg ") == 6
     rows = [text.strip() for text in Page(page).inside("th")]
     classes = [reporting.extent(row) for row in compared["variants"]["plain"]["by_length"]]
     assert {*classes, "3"} <= set(rows), "classes of length, epochs"
@@ -125,6 +125,20 @@ def test_experiments_on_this_test_set_are_a_table(page: str) -> None:
     files.write_csv(paths.LEADERBOARD, [row for row in rows if row["experiment"] == "elsewhere"])
     report.main()
     assert "What else was tried" not in files.read_text(paths.PAGE)
+
+
+def test_a_study_is_a_table_and_a_chart(page: str) -> None:
+    """A row for each step with what it adds, an empty cell for a model that it did not train; none of another test."""
+    first = '<th scope="row">1. naive <span class="note">train.average_decay=0</span></th>'
+    assert f'{first}<td>10.00 <span class="spread">± 0.50</span></td>' in page
+    second = '<th scope="row">2. averaging <span class="note">train.average_decay=0.999</span></th>'
+    assert f'{second}<td>–</td><td>20.75 <span class="spread">19.00 to 21.00</span></td>' in page
+    assert "Step by step" in page
+    assert "elsewhere" not in page
+    table = paths.study_table(paths.INGREDIENTS)
+    files.write_csv(table, [], list(files.read_csv(table)[0]))
+    report.main()
+    assert "Step by step" not in files.read_text(paths.PAGE)
 
 
 def test_what_was_not_measured_is_not_spoken_of(page: str) -> None:

@@ -211,6 +211,32 @@ def test_a_sweep_is_checked_and_resumed(published: Project, tmp_path: Path) -> N
     assert "beam_size=3: attention, seed 1" in page.read_text("utf-8")
 
 
+STUDY = """
+- {name: greedy, variants: [attention], seeds: [1], set: {translate: {beam_size: 2, ablations: []}}}
+- {name: wider, variants: [plain, attention], seeds: [1], set: {translate: {beam_size: 4}}}
+"""
+
+
+def test_a_study_is_a_table_in_the_report(published: Project, tmp_path: Path) -> None:
+    """Its steps are experiments of their own models; a second call runs nothing; the report page takes the table in."""
+    project = copy_of(published, tmp_path / "project")
+    folder = project.folder / "reports/experiments/ingredients"
+    (folder / "study.yaml").write_text(STUDY)
+    project.commit("A study")
+    output = project.nmt("study", "ingredients")
+    assert output.count(": queued\n") == 2
+    for step, variant, beam in (("greedy", "attention", 2), ("wider", "attention", 4), ("wider", "plain", 4)):
+        (name,) = re.findall(rf"ingredients-{step}-[0-9a-f]{{8}}(?=: queued)", output)
+        assert f"{experiment_scores(project, name, variant)['bleu']['score']:.2f} [" in output
+        assert f"translate.beam_size={beam}" in output
+    rows = (folder / "table.csv").read_text("utf-8").splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "greedy", "wider", "wider"]
+    assert (folder / "table.png").stat().st_size > 5000
+    assert project.nmt("study", "ingredients").count(": done\n") == 2
+    assert "Running stage 'report'" in project.dvc("repro")
+    assert "Step by step" in (project.folder / "reports/report.html").read_text("utf-8")
+
+
 def test_a_sweep_survives_the_death_of_its_workers(published: Project, tmp_path: Path) -> None:
     """`kill -9` of the sweep, of the workers and of what they run: a second call ends what was begun."""
     project = copy_of(published, tmp_path / "project")

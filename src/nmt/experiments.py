@@ -32,10 +32,12 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of a grid."""
+    """One experiment to be."""
 
     name: str
     overrides: tuple[str, ...]
+    targets: tuple[str, ...] = ()
+    """The stages that it is about; all, if none is named."""
 
 
 def finished() -> list[Experiment]:
@@ -106,7 +108,7 @@ def states(names: Iterable[str]) -> dict[str, str]:
 def enqueue(trial: Trial) -> None:
     """Put a trial into DVC's queue, as the workspace is now."""
     overrides = [word for one in trial.overrides for word in ("--set-param", one)]
-    dvc("exp", "run", "--queue", "--name", trial.name, *overrides)
+    dvc("exp", "run", "--queue", "--name", trial.name, *overrides, *trial.targets)
 
 
 def forget(name: str) -> None:

@@ -76,8 +76,22 @@ def leaderboard(snapshots: Sequence[Snapshot], metric: str) -> Leaderboard:
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Parameters of `after` that `before` has otherwise, or not: `train.learning_rate=0.003`, separated by spaces."""
-    old, new = dict(_leaves(before)), dict(_leaves(after))
-    return " ".join(f"{key}={_text(value)}" for key, value in new.items() if key not in old or old[key] != value)
+    old, new = dict(leaves(before)), dict(leaves(after))
+    return " ".join(f"{key}={value_text(value)}" for key, value in new.items() if key not in old or old[key] != value)
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """All values below a mapping by their full keys, such as `train.learning_rate`."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def value_text(value: Any) -> str:
+    """A value as `--set-param` takes it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if not isinstance(value, str) else value
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -133,15 +147,3 @@ def _row(snapshot: Snapshot, scores: Mapping[str, Any], parameters: str) -> dict
 def _with_interval(row: Mapping[str, Any], metric: str) -> str:
     mean, low, high = (float(row[f"{metric}{suffix}"]) for suffix in ("", "_low", "_high"))
     return measured({"mean": mean, "deviation": None, "low": low, "high": high}, points)
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if not isinstance(value, str) else value

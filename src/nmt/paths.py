@@ -35,6 +35,7 @@ SCORES = REPORTS / "scores"
 ATTENTION = REPORTS / "attention"
 COMPARISON = REPORTS / "comparison"
 LEADERBOARD = REPORTS / "experiments" / "leaderboard.csv"
+INGREDIENTS = "ingredients"  # the study that the report page shows
 PROMOTIONS = REPORTS / "promotions.csv"
 PAGE = REPORTS / "report.html"
 
@@ -102,6 +103,16 @@ def attention_report(variant: str, seed: int) -> Path:
 def unfinished(stage: str, work_id: str) -> Path:
     """What a stage has done so far of work that a kill would cost dearly."""
     return UNFINISHED / f"{stage}-{work_id}"
+
+
+def study(name: str) -> Path:
+    """The steps of a study."""
+    return REPORTS / "experiments" / name / "study.yaml"
+
+
+def study_table(name: str) -> Path:
+    """What its steps came to, in git."""
+    return REPORTS / "experiments" / name / "table.csv"
 
 
 def stage_lock(stage: str) -> Path:

@@ -171,7 +171,13 @@ def joined(
             axes.set_xlabel("sentences in one input")
 
 
-def dots(path: Path, groups: Mapping[str, Mapping[str, tuple[float, float, float]]], title: str, x_label: str) -> None:
+def dots(
+    path: Path,
+    groups: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    title: str,
+    x_label: str,
+    from_zero: bool = True,
+) -> None:
     """Draw values with their intervals, (value, low, high), under each other by name; a group has one colour."""
     names = list(dict.fromkeys(name for values in groups.values() for name in values))
     apart = (np.arange(len(groups)) - (len(groups) - 1) / 2) * min(0.2, 0.6 / len(groups))
@@ -186,7 +192,8 @@ def dots(path: Path, groups: Mapping[str, Mapping[str, tuple[float, float, float
         axes.set_yticks(range(len(names)), [_drawable(name) for name in names])
         axes.invert_yaxis()
         axes.grid(visible=True, axis="x")
-        axes.set_xlim(left=0)
+        if from_zero:
+            axes.set_xlim(left=0)
         if len(groups) > 1:
             axes.legend()
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "link": "the MLflow page of a result, and where the result came from",
     "reproduce": "make a run again in a fresh clone and compare every output",
     "sweep": "queue a grid of experiments, run them and check that each is complete",
+    "study": "what each step of a recipe is worth, as one table",
     "leaderboard": "all results on this test set, best first, with intervals",
     "promote": "make a model the champion if it beats the present one",
     "mend": "put right what a dvc that was killed left half-written",

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from nmt import reporting
+from nmt import reporting, study_table
 from nmt.html_report import charts, tables
 from nmt.html_report.charts import Line
 from nmt.html_report.tables import Table
@@ -44,6 +44,8 @@ class Contents:
     """What `explorer.explorer` returns."""
     experiments: Sequence[Mapped]
     """The rows of the leaderboard that were measured on this test set."""
+    study: Sequence[Mapped]
+    """The lines of the study of ingredients that were measured on this test set."""
     weave: Weave | None
     """The picture at the top, if a sentence lends itself to it."""
 
@@ -106,6 +108,7 @@ def sections(contents: Contents) -> dict[str, Any]:
         "statistics": statistics(contents),
         "influence": tables.influence(influences),
         "ablations": tables.ablations(contents.scores),
+        "study": ingredients(contents),
         "experiments": tables.experiments(contents.experiments),
         "corpus": contents.corpus,
     }
@@ -185,6 +188,32 @@ def by_frequency(contents: Contents) -> Chart | None:
     svg = charts.chart("by-frequency", lines, "times that a word stands in the training text", ticks, from_zero=True)
     note = "Percent of the references' words that the translations have, rare ones on the left."
     return Chart("Rare words", note, Markup(svg), list(reports), "times", tables.by_frequency(reports))
+
+
+def ingredients(contents: Contents) -> Chart | None:
+    """Return BLEU after each step of the recipe; None where there is no study of it on this test set."""
+    table = tables.study(contents.study)
+    if table is None:
+        return None
+    places = {
+        line["step"]: float(place) for place, line in enumerate({one["step"]: one for one in contents.study}.values())
+    }
+    ends = study_table.intervals(contents.study)
+    lines = [
+        Line(
+            name=variant,
+            colour=list(contents.compared["variants"]).index(variant),
+            x=[places[step] for step in steps],
+            y=[middle for middle, _, _ in steps.values()],
+            band=([low for _, low, _ in steps.values()], [high for _, _, high in steps.values()]),
+        )
+        for variant, steps in ends.items()
+        if variant in contents.compared["variants"]
+    ]
+    ticks = {place: str(int(place) + 1) for place in places.values()}
+    svg = charts.chart("ingredients", lines, "step of the table", ticks, from_zero=False)
+    note = "BLEU after each step of the recipe; one seed with its interval, or several with their standard deviation."
+    return Chart("Step by step", note, Markup(svg), [line.name for line in lines], "each step adds", table)
 
 
 def recalled(name: str, colour: int, rows: Sequence[Mapped]) -> Line:

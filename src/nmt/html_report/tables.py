@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nmt import leaderboard, reporting
+from nmt import leaderboard, reporting, study_table
 from nmt.markdown import Format, listing, points, whole
 
 Mapped = Mapping[str, Any]
@@ -235,8 +235,20 @@ def _hundredths(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
+def study(lines: Sequence[Mapped]) -> Table | None:
+    """Return what each step of a recipe came to, a column for each variant; None where there is no study."""
+    variants = list(dict.fromkeys(line["variant"] for line in lines))
+    steps = {line["step"]: line["adds"] for line in lines}
+    cells = {(line["step"], line["variant"]): measured(study_table.measure(line), points) for line in lines}
+    rows = [
+        Row(f"{number}. {step}", [cells.get((step, variant), Cell("–")) for variant in variants], adds)
+        for number, (step, adds) in enumerate(steps.items(), start=1)
+    ]
+    return Table(variants, rows) if rows else None
+
+
 def experiments(rows: Sequence[Mapped]) -> Table | None:
-    """Return the leaderboard, a line for each result; None of an empty one."""
+    """Return the leaderboard, a line for each result; None where nothing but one state of the project is in it."""
     metrics = {**leaderboard.METRICS, leaderboard.PERPLEXITY: "perplexity"}
     lines = []
     for row in rows:
@@ -248,4 +260,4 @@ def experiments(rows: Sequence[Mapped]) -> Table | None:
             for metric in metrics
         ]
         lines.append(Row(f"{row['experiment']}: {row['variant']}, seed {row['seed']}", cells, row["parameters"]))
-    return Table(list(metrics.values()), lines) if lines else None
+    return Table(list(metrics.values()), lines) if len({row["experiment"] for row in rows}) > 1 else None

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nmt import leaderboard, paths, records, testset, tracking
+from nmt import leaderboard, paths, records, study_table, testset, tracking
 from nmt.config import load_params
 from nmt.files import read_csv, read_json, read_lines, read_text, write_text
 from nmt.html_report import explorer, page
@@ -17,8 +17,8 @@ from nmt.testset import present
 def main() -> None:
     """Write the page; its explorer shows the models of the first seed.
 
-    Reads: data/prepared/test.jsonl, reports/comparison, reports/corpus.json, reports/experiments/leaderboard.csv; of
-    each variant's first seed reports/{attention,scores,translations}/<variant>/<seed>.
+    Reads: data/prepared/test.jsonl, reports/comparison, reports/corpus.json; of each variant's first seed
+    reports/{attention,scores,translations}/<variant>/<seed>; reports/experiments/{leaderboard,ingredients/table}.csv.
     Writes: reports/report.html.
     Params: report.
     """
@@ -39,6 +39,7 @@ def main() -> None:
         scores={name: records.read_one(paths.scores(name, seed), records.Scores) for name in variants},
         corpus=read_json(paths.CORPUS_REPORT),
         explorer=explorer.explorer(sentences, shown, compared["corpus"]["source"], settings.sentences),
+        study=read_study(),
         experiments=read_experiments(),
         weave=weave(shown, settings.sentences),
     )
@@ -53,6 +54,13 @@ def read_shown(variant: str, attention: str, seed: int) -> Shown:
     words, suspects = (present(report / name, analysis) for name in ("words.jsonl", "suspects.csv"))
     lost = {row["id"] for row in read_csv(suspects, ("id", "both_fail")) if row["both_fail"]}
     return Shown(variant, attention, read_lines(hypotheses), records.read_each(words, records.Words), lost)
+
+
+def read_study() -> list[dict[str, Any]]:
+    """Read what `nmt study` found about the ingredients of the recipe, as far as it was on the present test set."""
+    own = file_md5(paths.prepared_records("test"))
+    lines = study_table.from_csv(read_csv(paths.study_table(paths.INGREDIENTS), ("step", "variant", "test_set")))
+    return [line for line in lines if line["test_set"] == own]
 
 
 def read_experiments() -> list[dict[str, Any]]:

@@ -1,0 +1,48 @@
+"""`nmt study NAME`: what each step of a recipe is worth, each the one before it and something more.
+
+reports/experiments/NAME/study.yaml lists the steps. Each becomes a DVC experiment of the present commit, which trains
+and evaluates only the models that the step names. A second call goes on where the first was interrupted. The table and
+its chart are written beside the list, in git; `dvc repro` puts those of the study `ingredients` into the report page.
+"""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from nmt import paths, plots, study, study_table
+from nmt.commands.trials import add_jobs, carry_out
+from nmt.errors import UserError
+from nmt.files import write_csv, write_text
+from nmt.tracking.provenance import local_changes
+
+if TYPE_CHECKING:
+    _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def register(subparsers: "_Subparsers") -> None:
+    """Add the command's options."""
+    parser = subparsers.add_parser("study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", metavar="NAME", help=f"there is {paths.study('NAME')}")
+    parser.add_argument("--dry-run", action="store_true", help="print each step's command, and run nothing")
+    add_jobs(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train what is missing, check, and write the table."""
+    rows = study.read(arguments.name, local_changes())
+    if arguments.dry_run:
+        print("\n".join(f"# {row.step.name}\n{row.command}" for row in rows))
+        return 0
+    outcome = carry_out([row.trial for row in rows], arguments.jobs)
+    for fault in outcome.faults:
+        print(fault)
+    lines = study.table(rows, outcome.snapshots)
+    if not lines:
+        raise UserError(f"no step of {arguments.name} has a result; the lines above say why")
+    text = study_table.as_markdown(arguments.name, lines)
+    write_csv(paths.study_table(arguments.name), lines)
+    write_text(paths.study_table(arguments.name).with_suffix(".md"), text)
+    picture = paths.study_table(arguments.name).with_suffix(".png")
+    plots.dots(picture, study_table.intervals(lines), f"Study: {arguments.name}", "BLEU", from_zero=False)
+    print(text)
+    return int(bool(outcome.faults))

@@ -1,0 +1,106 @@
+"""A study: steps that build on each other, each a trial, and the table of what they came to."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nmt import files, paths, study, study_table
+from nmt.errors import UserError
+from nmt.leaderboard import Snapshot
+
+STEPS = """
+- name: naive
+  variants: [plain, attention]
+  seeds: [1, 2]
+  set: {train: {average_decay: 0, optimizer: adam}, translate: {ablations: []}}
+- name: Averaging, at last
+  variants: [attention]
+  seeds: [1]
+  set: {train: {average_decay: 0.999}}
+"""
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a study below the current folder."""
+    monkeypatch.chdir(tmp_path)
+    path = paths.study("recipe")
+    path.parent.mkdir(parents=True)
+    path.write_text(STEPS)
+    return path
+
+
+def test_each_step_has_what_the_steps_before_it_set(written: Path) -> None:
+    """Its trial sets all of it, asks for its own models only, and is another one in a changed workspace."""
+    naive, averaging = study.read("recipe", "")
+    assert naive.trial.overrides == (
+        "train.average_decay=0", "train.optimizer=adam", "translate.ablations=[]", "seeds=[1,2]",
+    )  # fmt: skip
+    assert naive.trial.targets == tuple(
+        f"evaluate@{model}" for model in ("plain-1", "plain-2", "attention-1", "attention-2")
+    )
+    assert averaging.overrides == {"train.average_decay": 0.999, "train.optimizer": "adam", "translate.ablations": []}
+    assert averaging.command == (
+        "dvc exp run -S train.average_decay=0.999 -S train.optimizer=adam -S 'translate.ablations=[]' -S 'seeds=[1]' "
+        "evaluate@attention-1"
+    )
+    assert averaging.trial.name.startswith("recipe-averaging-at-last-")
+    assert study.read("recipe", "changed")[0].trial.name != naive.trial.name
+    written.write_text(STEPS.replace("average_decay: 0,", "average_decay: 0.5,"))
+    assert study.read("recipe", "")[0].trial.name != naive.trial.name
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- {name: a, variants: [plain], seeds: [1]}", "0.set: Field required"),
+        ("- {name: a, variants: [], seeds: [1], set: {}}", "0.variants: List should have at least 1 item"),
+        ("- {name: a, variants: [plain], seeds: ['1'], set: {}}", "0.seeds.0: Input should be a valid integer"),
+        ("a: b", "the file: Input should be a valid list"),
+        ("[]", "it needs steps"),
+        ("- &a {name: a, variants: [plain], seeds: [1], set: {}}\n- *a", "each a name of its own"),
+    ],
+)
+def test_what_is_no_study_is_told(written: Path, text: str, said: str) -> None:
+    """In one line, with the place in the file."""
+    written.write_text(text)
+    with pytest.raises(UserError, match=said):
+        study.read("recipe", "")
+    with pytest.raises(UserError, match=r"experiments/other/study\.yaml does not exist; known studies: recipe"):
+        study.read("other", "")
+
+
+def scores(variant: str, seed: int, bleu: float) -> dict[str, Any]:
+    """What `evaluate` writes, as far as it is read here."""
+    metric = {"signature": "nrefs:1", "score": bleu, "low": bleu - 1, "high": bleu + 2}
+    names = {"variant": variant, "seed": seed, "result_id": f"{variant}{seed}"}
+    return names | dict.fromkeys(("bleu", "chrf", "ter"), metric)
+
+
+def test_the_table_tells_means_or_an_interval(written: Path) -> None:
+    """Several seeds with their deviation, one with its interval; what lacks a seed is left out, and it reads back."""
+    rows = study.read("recipe", "")
+    test_set = {"path": "data/prepared/test.jsonl", "md5": "aa"}
+    lock = {f"evaluate@{model}": {"deps": [test_set]} for model in ("attention-1", "attention-2", "plain-1")}
+    naive = [scores("plain", 1, 10.0), scores("attention", 1, 20.0), scores("attention", 2, 22.0)]
+    states = [
+        Snapshot(rows[0].trial.name, {}, lock, naive),
+        Snapshot(rows[1].trial.name, {}, lock, [scores("attention", 1, 23.0), scores("plain", 1, 10.0)]),
+    ]
+    lines = study.table(rows, states)
+    assert [(line["step"], line["variant"], line["seeds"], line["bleu"]) for line in lines] == [
+        ("naive", "attention", 2, 21.0),
+        ("Averaging, at last", "attention", 1, 23.0),
+    ]
+    assert [line["test_set"] for line in lines] == ["aa", "aa"]
+    files.write_csv(paths.study_table("recipe"), lines)
+    read = study_table.from_csv(files.read_csv(paths.study_table("recipe")))
+    assert study_table.intervals(read)["attention"] == {
+        "naive": (21.0, pytest.approx(21.0 - 2**0.5, abs=1e-4), pytest.approx(21.0 + 2**0.5, abs=1e-4)),
+        "Averaging, at last": (23.0, 22.0, 25.0),
+    }
+    text = study_table.as_markdown("recipe", read)
+    assert "| naive | 21.00 ± 1.41 | `train.average_decay=0 train.optimizer=adam translate.ablations=[]` |" in text
+    assert "| Averaging, at last | 23.00 [22.00, 25.00] | `train.average_decay=0.999` |" in text
+    assert f"# naive\n{rows[0].command}\n" in text
