@@ -81,7 +81,8 @@ def make_model(attention: str) -> Seq2Seq:
         "readout": "deep",
         "tie_output": True,
         "layer_norm": False,
-        "dropout": {"embedding": DROPOUT, "recurrent": 0.0, "output": DROPOUT},
+        "residual": False,
+        "dropout": {"word": 0.0, "embedding": DROPOUT, "recurrent": 0.0, "output": DROPOUT},
     }
     model = Seq2Seq(Model.model_validate(settings), attention, VOCABULARY, VOCABULARY)
     model.initialize(1)

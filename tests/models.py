@@ -15,6 +15,7 @@ def model_settings(
     readout: str = "deep",
     dropout: float = 0.0,
     layer_norm: bool = False,
+    residual: bool = False,
 ) -> Model:
     """A model section in which encoder outputs and decoder states have 8 units, so that every attention fits."""
     return Model.model_validate(
@@ -31,7 +32,8 @@ def model_settings(
             "readout": readout,
             "tie_output": True,
             "layer_norm": layer_norm,
-            "dropout": {"embedding": dropout, "recurrent": dropout, "output": dropout},
+            "residual": residual,
+            "dropout": {"word": dropout, "embedding": dropout, "recurrent": dropout, "output": dropout},
         }
     )
 
@@ -48,7 +50,8 @@ def learning_model(encoder_size: int) -> Model:
             "readout": "deep",
             "tie_output": True,
             "layer_norm": False,
-            "dropout": {"embedding": 0.0, "recurrent": 0.0, "output": 0.0},
+            "residual": False,
+            "dropout": {"word": 0.0, "embedding": 0.0, "recurrent": 0.0, "output": 0.0},
         }
     )
 
@@ -84,7 +87,7 @@ def tiny_model(attention: str, vocabulary: tuple[int, int] = (13, 11), seed: int
 
 def with_dropout(model: Seq2Seq, rate: float) -> Seq2Seq:
     """The same model, whose `masks` drop at this rate everywhere."""
-    rates = dict.fromkeys(("embedding", "recurrent", "output"), rate)
+    rates = dict.fromkeys(("word", "embedding", "recurrent", "output"), rate)
     model.settings = Model.model_validate({**model.settings.model_dump(), "dropout": rates})
     return model
 

@@ -128,7 +128,7 @@ SMALL_PARAMS: dict[str, object] = {
     "model.encoder.hidden_size": 24,
     "model.decoder.hidden_size": 48,
     "model.attention_size": 32,
-    "model.dropout": {"embedding": 0.0, "recurrent": 0.0, "output": 0.1},
+    "model.dropout": {"word": 0.0, "embedding": 0.0, "recurrent": 0.0, "output": 0.1},
     "train.max_epochs": 3,
     "train.batch_tokens": 110,
     "train.joining.share": 0.1,

@@ -75,6 +75,18 @@ def test_the_same_weights_give_the_same_bytes(folder: Path, tmp_path: Path) -> N
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
 
 
+def test_a_bundle_from_before_a_parameter_is_one_without(folder: Path) -> None:
+    """A model that was made when there was no word dropout and no residual connection is the model that it was."""
+    expected = load_bundle(folder, CPU)
+    content = read_json(folder / "config.json")
+    del content["model"]["residual"], content["model"]["dropout"]["word"]
+    write_json(folder / "config.json", content)
+    seal(folder)
+    bundle = load_bundle(folder, CPU)
+    assert bundle.config == expected.config
+    assert bundle.config.model == model_settings()
+
+
 def truncate(folder: Path) -> None:
     """Cut the end off the weights."""
     path = folder / "model.safetensors"
@@ -175,6 +187,8 @@ def change(key: str, value: object) -> Callable[[Path], None]:
         (change("attention", "general"), "does not fit its config.json"),
         (change("vocabulary", {"source": 77, "target": 88}), "has [0-9]+ pieces, its config.json says 77"),
         (change("surprise", 1), "config.json: surprise"),
+        (change("model.surprise", 1), "config.json: model.surprise"),
+        (change("model.dropout", None), "config.json: model.dropout"),
     ],
 )
 def test_a_damaged_bundle_is_refused(folder: Path, damage: Callable[[Path], None], message: str) -> None:

@@ -1,5 +1,6 @@
 """What the model computes, and what must not change it."""
 
+import copy
 import math
 
 import pytest
@@ -121,12 +122,13 @@ def test_encoder_equals_torch_on_packed_sentences(cell: str, bidirectional: bool
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("encoder_layers", "decoder_layers"), [(1, 1), (2, 2)])
+@pytest.mark.parametrize(("encoder_layers", "decoder_layers", "residual"), [(1, 1, False), (2, 2, False), (3, 2, True)])
 def test_neither_padding_nor_company_changes_a_loss(
-    kind: str, encoder_layers: int, decoder_layers: int, dropout: float
+    kind: str, encoder_layers: int, decoder_layers: int, residual: bool, dropout: float
 ) -> None:
     """A sentence has the same loss alone, padded, and anywhere in a batch; with dropout too: masks follow sentences."""
-    model = with_dropout(tiny_model(kind, encoder_layers=encoder_layers, decoder_layers=decoder_layers), dropout)
+    depth = {"encoder_layers": encoder_layers, "decoder_layers": decoder_layers, "residual": residual}
+    model = with_dropout(tiny_model(kind, **depth), dropout)
 
     def total(*batches: Batch) -> Tensor:
         return sum((model.loss(b, 0.1, model.masks(b.rows, 1, 2)).smoothed for b in batches), torch.zeros(()))
@@ -134,6 +136,59 @@ def test_neither_padding_nor_company_changes_a_loss(
     expected = total(batch_of(model, [0, 1, 2, 3]))
     torch.testing.assert_close(total(batch_of(model, [3, 1, 0, 2], extra=5)), expected)
     torch.testing.assert_close(total(*(batch_of(model, [row]) for row in range(4))), expected)
+
+
+def test_a_dropped_piece_is_missing_wherever_it_stands() -> None:
+    """For one example, word dropout is embeddings some of whose rows are zero and the others scaled: the same loss.
+
+    Which rows is drawn for each example, update and side; the output layer keeps all.
+    """
+    model = tiny_model("additive")
+    model.output.weight = torch.nn.Parameter(model.output.weight.detach().clone())
+    rates = model.settings.dropout.model_copy(update={"word": 0.4})
+    model.settings = model.settings.model_copy(update={"dropout": rates})
+    seen = set()
+    for row, update in [(0, 1), (0, 2), (2, 1)]:
+        batch = batch_of(model, [row])
+        masks = model.masks(batch.rows, seed=1, update=update)
+        assert masks.source_words is not None
+        assert masks.target_words is not None
+        scaled = copy.deepcopy(model)
+        for words, embedding in (
+            (masks.source_words, scaled.source_embedding),
+            (masks.target_words, scaled.target_embedding),
+        ):
+            keep_V = words.at(torch.arange(embedding.num_embeddings))[0]
+            assert set(keep_V.tolist()) == {0.0, torch.tensor(1 / 0.6).item()}
+            seen.add(tuple(keep_V[:11].tolist()))
+            with torch.no_grad():
+                embedding.weight *= keep_V[:, None]
+        torch.testing.assert_close(model.loss(batch, 0.1, masks), scaled.loss(batch, 0.1))
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_a_residual_layer_adds_to_its_input(dropout: bool) -> None:
+    """Layers whose states stay zero are no layers: what they were given, before dropout, is what they hand on."""
+    deep = tiny_model("none", encoder_layers=3, decoder_layers=3, residual=True)
+    flat = tiny_model("none")
+    with torch.no_grad():
+        deep.bridge.weight.zero_(), flat.bridge.weight.zero_()
+        for layer in (*deep.encoder.layers[1:], *deep.decoder.layers[1:]):
+            for parameter in layer.parameters():
+                parameter.zero_()
+    mask = torch.tensor([0.0, 2.0] * 4) if dropout else None
+    source, lengths = random_sentences(deep, seed=1, side="source")
+    embedded = deep.source_embedding(source.t())
+    outputs, expected = (
+        model.encoder(embedded, lengths, [None] * len(model.encoder.layers), mask, torch.float32)
+        for model in (deep, flat)
+    )
+    torch.testing.assert_close(outputs, expected, rtol=0.0, atol=0.0)
+    inputs, _ = random_sentences(deep, seed=2, side="target")
+    forced, expected_forced = (model.force(model.encode(source, lengths), inputs)[0] for model in (deep, flat))
+    assert forced.std() > 0.01
+    torch.testing.assert_close(forced, expected_forced, rtol=0.0, atol=0.0)
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])

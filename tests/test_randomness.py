@@ -2,7 +2,7 @@
 
 import torch
 
-from nmt.randomness import dropout_mask, generator
+from nmt.randomness import WideMask, dropout_mask, generator
 
 
 def test_generators_follow_their_keys() -> None:
@@ -46,6 +46,18 @@ def test_masks_keep_the_expectation() -> None:
     assert (kept.mean(1) - 0.7).abs().max() < 0.12
 
 
+def test_a_wide_mask_has_the_same_columns_wherever_they_are_drawn() -> None:
+    """At columns of each row's own, repeated or beyond any width, it is the mask of all columns."""
+    rows = torch.tensor([7, 3, 9])
+    wide, whole = WideMask.keyed(0.5, rows, 1, 2), dropout_mask(0.5, 65_536, rows, 1, 2)
+    assert wide is not None
+    assert whole is not None
+    columns = torch.randint(0, 65_536, (3, 50), generator=torch.Generator().manual_seed(1))
+    columns[:, 30:] = columns[:, :20]
+    assert torch.equal(wide.at(columns), whole.gather(1, columns))
+
+
 def test_rate_zero_drops_nothing() -> None:
     """No mask at all, so nothing is multiplied."""
     assert dropout_mask(0.0, 4, torch.arange(2), 1) is None
+    assert WideMask.keyed(0.0, torch.arange(2), 1) is None

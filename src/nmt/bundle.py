@@ -11,12 +11,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 from torch import Tensor
 
 from nmt.config import Language, Model, Section, UnicodeForms, VocabularySize
@@ -30,6 +30,9 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 _SHOWN = 5
 FILES = (WEIGHTS, CONFIG, "source.model", "target.model")
+_YOUNGER = {"residual": False}
+_YOUNGER_RATES = {"word": 0.0}
+"""What parameters younger than the format are in a bundle that does not name them: it was made without."""
 
 
 class Languages(Section):
@@ -57,6 +60,15 @@ class BundleConfig(Section):
     languages: Languages
     unicode: UnicodeForms
     tokenizer_sha256: Digests
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _complete(cls, model: Any) -> Any:
+        """The model section with the parameters that came after the bundle."""
+        if not isinstance(model, dict):
+            return model
+        rates = model.get("dropout")
+        return {**_YOUNGER, **model, "dropout": _YOUNGER_RATES | rates if isinstance(rates, dict) else rates}
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,8 @@ class Decoder(Section):
 
 
 class DropoutRates(Section):
+    word: Dropout
+    """Of the pieces of the vocabulary, drawn for each example: one that is dropped is zero wherever it stands."""
     embedding: Dropout
     recurrent: Dropout
     output: Dropout
@@ -133,6 +135,8 @@ class Model(Section):
     readout: Literal["state", "deep"]
     tie_output: bool
     layer_norm: bool
+    residual: bool
+    """Whether each layer but the first hands on the sum of its states and its input."""
     dropout: DropoutRates
 
 

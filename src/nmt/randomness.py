@@ -4,6 +4,8 @@ A number drawn here depends only on its keys, such as (seed, epoch) or (seed, up
 resumes, one that runs in several processes and one that batches its sentences otherwise all draw the same.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,16 +26,33 @@ def _mix(values: Tensor) -> Tensor:
     return values ^ (values >> 16)
 
 
+@dataclass(frozen=True)
+class WideMask:
+    """A dropout mask with a row for each example and as many columns as one likes, drawn where they are asked for."""
+
+    rate: float
+    state_B: Tensor
+
+    @classmethod
+    def keyed(cls, rate: float, rows_B: Tensor, *keys: int) -> "WideMask | None":
+        """The mask in which row b depends only on `keys` and rows_B[b]; None at rate 0."""
+        if rate == 0.0:
+            return None
+        state = rows_B
+        for key in keys:
+            state = _mix((state + key * _GOLDEN) & _LOW_32)
+        return cls(rate, _mix(state))
+
+    def at(self, columns_N: Tensor) -> Tensor:
+        """0 or 1 / (1 - rate) at these columns [N], or at those [B, N] of each row: [B, N]."""
+        drawn = _mix((self.state_B[:, None] + columns_N * _GOLDEN) & _LOW_32)
+        return (drawn >= int(self.rate * 2**32)).to(torch.float32).mul_(1.0 / (1.0 - self.rate))
+
+
 def dropout_mask(rate: float, width: int, rows_B: Tensor, *keys: int) -> Tensor | None:
     """A mask [B, width] of 0 and 1 / (1 - rate) in which row b depends only on `keys` and rows_B[b]; None at rate 0.
 
     One row serves all time steps of its example (Gal & Ghahramani 2016).
     """
-    if rate == 0.0:
-        return None
-    state = rows_B
-    for key in keys:
-        state = _mix((state + key * _GOLDEN) & _LOW_32)
-    columns = torch.arange(width, device=rows_B.device) * _GOLDEN
-    drawn = _mix((_mix(state)[:, None] + columns) & _LOW_32)
-    return (drawn >= int(rate * 2**32)).to(torch.float32).mul_(1.0 / (1.0 - rate))
+    mask = WideMask.keyed(rate, rows_B, *keys)
+    return None if mask is None else mask.at(torch.arange(width, device=rows_B.device))

@@ -7,7 +7,7 @@ same arithmetic for a whole reference at once, as training uses it:
     none        any      recurrence.run_sequence, layer by layer: the context never changes
     any other   any      recurrence.run_attended: the query is the top layer's state, so all layers share one loop
 
-An attention that recurrence.py does not know (an ablation) goes by `step`, too.
+with or without residual connections. An attention that recurrence.py does not know (an ablation) goes by `step`, too.
 """
 
 from dataclasses import dataclass
@@ -64,7 +64,11 @@ class DecoderMasks(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """Recurrent layers whose first one reads the previous word's embedding beside the context."""
+    """Recurrent layers whose first one reads the previous word's embedding beside the context.
+
+    With `residual`, a layer above the first hands on, to the next one and to the readout, the sum of its state and its
+    input, before dropout (Wu et al. 2016, section 3.1). The query is the state alone, as it is what is carried on.
+    """
 
     def __init__(
         self,
@@ -76,8 +80,10 @@ class Decoder(nn.Module):
         attention: Attention,
         readout: Literal["state", "deep"],
         normalized: bool,
+        residual: bool,
     ) -> None:
         super().__init__()
+        self.residual = residual
         self.embedding_size = embedding_size
         self.attention = attention
         sizes = [embedding_size + context_size] + [hidden_size] * (layers - 1)
@@ -102,7 +108,7 @@ class Decoder(nn.Module):
     def step(
         self, memory: Memory, state: DecoderState, embedded_BE: Tensor, masks: DecoderMasks | None, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor, DecoderState, Tensor | None]:
-        """One word: the top hidden state [B, H], the context [B, C], the next state, the weights [B, S].
+        """One word: what the top layer hands on [B, H], the context [B, C], the next state, the weights [B, S].
 
         The query is the top layer's state after the previous word.
         """
@@ -111,6 +117,7 @@ class Decoder(nn.Module):
         context_BC, weights_BS = self.attention(query_BH, memory.keys_BSA, memory.values_BSC, memory.absent_BS)
         inputs_BI = torch.cat([embedded_BE, context_BC], dim=-1)
         new: list[State] = []
+        handed_on: list[Tensor] = []
         for i, (layer, mask) in enumerate(zip(self.recurrent, recurrent_masks, strict=True)):
             before = tuple(tensor[i] for tensor in state.tensors)
             inputs_BG = linear(inputs_BI, layer.input_weight[0], layer.input_bias[0], dtype)
@@ -118,14 +125,15 @@ class Decoder(nn.Module):
             projections = normalize(layer.norm, inputs_BG, recurrent_BG, before[0].shape[-1])
             after = step(layer.cell, *projections, before)
             new.append(after)
-            inputs_BI = _masked(after[0], masks.output if masks else None)
+            handed_on.append(after[0] + handed_on[-1] if self.residual and handed_on else after[0])
+            inputs_BI = _masked(handed_on[-1], masks.output if masks else None)
         tensors = tuple(torch.stack(column) for column in zip(*new, strict=True))
-        return new[-1][0], context_BC, DecoderState(tensors), weights_BS
+        return handed_on[-1], context_BC, DecoderState(tensors), weights_BS
 
     def decode(
         self, memory: Memory, embedded_TBE: Tensor, masks: DecoderMasks, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Teacher-forced, all words: hidden states [T, B, H], contexts [T, B, C], weights [T, B, S]."""
+        """Teacher-forced, all words: the top layer's output [T, B, H], contexts [T, B, C], weights [T, B, S]."""
         if isinstance(self.attention, NoAttention):
             return self._decode_plain(memory, embedded_TBE, masks, dtype)
         if isinstance(self.attention, AdditiveAttention | GeneralAttention):
@@ -147,10 +155,11 @@ class Decoder(nn.Module):
             mask = masks.recurrent[i]
             return self.recurrent[i].run(projected_TDBG, start, None if mask is None else mask[None], dtype)[:, 0]
 
-        hidden_TBH = run(0, projected_TDBG)
+        output_TBH = run(0, projected_TDBG)
         for i, layer in enumerate(self.recurrent[1:], start=1):
-            hidden_TBH = run(i, layer.project(_masked(hidden_TBH, masks.output), dtype))
-        return hidden_TBH, context_BC.expand(len(embedded_TBE), -1, -1), None
+            hidden_TBH = run(i, layer.project(_masked(output_TBH, masks.output), dtype))
+            output_TBH = hidden_TBH + output_TBH if self.residual else hidden_TBH
+        return output_TBH, context_BC.expand(len(embedded_TBE), -1, -1), None
 
     def _decode_attended(
         self, memory: Memory, embedded_TBE: Tensor, masks: DecoderMasks, dtype: torch.dtype
@@ -178,7 +187,7 @@ class Decoder(nn.Module):
         return run_attended(
             first.cell.name, attention.score, dtype, linear(embedded_TBE, word_weight, first.input_bias[0], dtype),
             memory.keys_BSA, memory.values_BSC, memory.absent_BS,
-            query_weight, score_weight, context_weight, layers, masks.output,
+            query_weight, score_weight, context_weight, layers, masks.output, self.residual,
         )  # fmt: skip
 
     def _decode_by_steps(

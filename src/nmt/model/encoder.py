@@ -61,12 +61,22 @@ class Encoder(nn.Module):
 
     The second direction reads each sentence from its own last token, not from the padding's: its input is reversed
     within the sentence's length, so neither direction ever meets padding before a real token, and no mask is needed.
+    With `residual`, a layer above the first hands on the sum of its states and its input, before dropout
+    (Wu et al. 2016, section 3.1).
     """
 
     def __init__(
-        self, cell: str, embedding_size: int, hidden_size: int, layers: int, bidirectional: bool, normalized: bool
+        self,
+        cell: str,
+        embedding_size: int,
+        hidden_size: int,
+        layers: int,
+        bidirectional: bool,
+        normalized: bool,
+        residual: bool,
     ) -> None:
         super().__init__()
+        self.residual = residual
         self.directions = 2 if bidirectional else 1
         self.output_size = hidden_size * self.directions
         sizes = [embedding_size] + [self.output_size] * (layers - 1)
@@ -90,13 +100,13 @@ class Encoder(nn.Module):
         steps = torch.arange(len(embedded_SBE), device=lengths_B.device)[:, None]
         inside_SB = steps < lengths_B
         mirror_SB = torch.where(inside_SB, lengths_B - 1 - steps, steps)
-        inputs_SBI = embedded_SBE
-        for layer, recurrent_mask in zip(self.layers, recurrent_masks, strict=True):
-            if inputs_SBI is not embedded_SBE and output_mask_BC is not None:
-                inputs_SBI = inputs_SBI * output_mask_BC
+        given_SBI = embedded_SBE
+        for i, (layer, recurrent_mask) in enumerate(zip(self.layers, recurrent_masks, strict=True)):
+            inputs_SBI = given_SBI if i == 0 or output_mask_BC is None else given_SBI * output_mask_BC
             hidden_SDBH = self._run(layer, inputs_SBI, mirror_SB, recurrent_mask, dtype)
-            inputs_SBI = hidden_SDBH.transpose(1, 2).flatten(2)
-        outputs_SBC = inputs_SBI * inside_SB[..., None]
+            states_SBC = hidden_SDBH.transpose(1, 2).flatten(2)
+            given_SBI = states_SBC + given_SBI if self.residual and i > 0 else states_SBC
+        outputs_SBC = given_SBI * inside_SB[..., None]
         # Both directions end at step length - 1 of their own order; in the outputs the backward one is turned round
         # again.
         sentences = torch.arange(len(lengths_B), device=lengths_B.device)

@@ -110,20 +110,21 @@ def run_attended(
     cell: str, score: str, dtype: torch.dtype,
     inputs_TBG: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor,
     query_weight_AH: Tensor, score_weight_A: Tensor, context_weight_GC: Tensor,
-    layers: Sequence[Layer], between_BH: Tensor | None,
+    layers: Sequence[Layer], between_BH: Tensor | None, residual: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Run the attention decoder's recurrence, teacher-forced.
 
     At each step: query = W_q h of the top layer; weights = softmax(score(query, keys)); context = weights values; the
     first layer reads its projected input plus W_c context, every other one the layer below under the dropout mask
-    `between_BH`. `score` is "additive": w . tanh(query + key), or "dot": query . key times score_weight_A[0].
-    `absent_BS` is true at padding. Returns the top layer's hidden states [T, B, H], contexts [T, B, C] and weights
-    [T, B, S]; the weights are for looking at and carry no gradient.
+    `between_BH`, and if `residual` it hands on its state plus what it was handed. `score` is "additive":
+    w . tanh(query + key), or "dot": query . key times score_weight_A[0]. `absent_BS` is true at padding. Returns what
+    the top layer hands on [T, B, H], contexts [T, B, C] and weights [T, B, S]; the weights are for looking at and carry
+    no gradient.
     """
     learned = [tensor for layer in layers for tensor in _learned(layer)]
     apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Attended.apply
     return apply(
-        cell, score, dtype, layers, between_BH, inputs_TBG, keys_BSA, values_BSC, absent_BS,
+        cell, score, dtype, layers, between_BH, residual, inputs_TBG, keys_BSA, values_BSC, absent_BS,
         query_weight_AH, score_weight_A, context_weight_GC, *learned,
     )  # fmt: skip
 
@@ -132,7 +133,7 @@ class _Attended(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, cell: str, score: str, dtype: torch.dtype, layers: Sequence[Layer], between: Tensor | None,
-        inputs: Tensor, keys: Tensor, values: Tensor, absent: Tensor,
+        residual: bool, inputs: Tensor, keys: Tensor, values: Tensor, absent: Tensor,
         query_weight: Tensor, score_weight: Tensor, context_weight: Tensor, *learned: Tensor,
     ) -> Any:  # fmt: skip
         steps, batch = len(inputs), len(keys)
@@ -142,6 +143,7 @@ class _Attended(torch.autograd.Function):
         scorer = SCORERS[score](keys, score_weight, steps)
         contexts, weights = values.new_empty(steps, batch, values.shape[-1]), keys.new_empty(steps, *absent.shape)
         read_contexts = torch.empty_like(contexts, dtype=operand_type(inputs, dtype))
+        outputs = torch.empty_like(stack[-1].tape.hidden) if residual else stack[-1].tape.hidden
         barrier = keys.new_zeros(absent.shape).masked_fill_(absent, -torch.inf)
         buffers = by_step(inputs, contexts, contexts.unsqueeze(2), weights, weights.unsqueeze(2), read_contexts)
         for t, (given, context, context_row, attention, attention_row, read_context) in enumerate(buffers):
@@ -149,12 +151,17 @@ class _Attended(torch.autograd.Function):
             torch.softmax(scorer.forward(t, query).add_(barrier), dim=-1, out=attention)
             torch.bmm(attention_row, values, out=context_row)
             stack[0].forward(t, given + context_factor(read_context.copy_(context)))
-            for below, layer in pairwise(stack):
-                layer.forward(t, layer.project(t, below.state[0]))
+            output = stack[0].state[0]
+            for layer in stack[1:]:
+                layer.forward(t, layer.project(t, output))
+                output = layer.state[0] + output if residual else layer.state[0]
+            if residual:
+                outputs[t] = output
         ctx.dtype, ctx.stack, ctx.scorer, ctx.read_contexts = dtype, stack, scorer, read_contexts
+        ctx.residual = residual
         ctx.save_for_backward(context_weight, values, weights)
         ctx.mark_non_differentiable(weights)
-        return *_outputs(stack[-1].tape.hidden, contexts), weights
+        return *_outputs(outputs, contexts), weights
 
     @staticmethod
     @once_differentiable
@@ -175,7 +182,8 @@ class _Attended(torch.autograd.Function):
         for t, (attention, outer, d_read, d_input, d_query, d_context, d_row) in reversed(list(enumerate(buffers))):
             top.backward(t, outer)
             for layer, below in pairwise(reversed(stack)):
-                below.backward(t, layer.project_back(t))
+                outer = layer.project_back(t) + outer if ctx.residual else layer.project_back(t)
+                below.backward(t, outer)
             torch.add(d_read, context_factor(operand(d_input, dtype)), out=d_context)
             d_weights = torch.bmm(d_row, values_T).squeeze(1)
             d_scores = torch._softmax_backward_data(d_weights, attention, -1, d_weights.dtype)
@@ -187,7 +195,7 @@ class _Attended(torch.autograd.Function):
         d_context_weight = _weight_gradient(first.d_inputs, ctx.read_contexts)
         d_learned = [gradient for layer in stack for gradient in layer.gradients()]
         return (
-            None, None, None, None, None, first.d_inputs, d_keys, d_values, None,
+            None, None, None, None, None, None, first.d_inputs, d_keys, d_values, None,
             top.d_query_weight, d_score_weight, d_context_weight, *d_learned,
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ from nmt.model.decoder import Decoder, DecoderMasks, DecoderState, Memory
 from nmt.model.encoder import Encoder
 from nmt.model.output import smoothed_cross_entropy
 from nmt.model.products import linear
-from nmt.randomness import dropout_mask, generator
+from nmt.randomness import WideMask, dropout_mask, generator
 from nmt.subwords import PAD
 
 
@@ -32,6 +32,9 @@ class Loss(NamedTuple):
 class Masks:
     """All dropout masks of one batch; each [B, ...], the same at every time step."""
 
+    source_words: WideMask | None
+    """A column for each piece of the vocabulary: what is dropped is dropped wherever it stands."""
+    target_words: WideMask | None
     source_embedding: Tensor | None
     target_embedding: Tensor | None
     encoder_recurrent: list[Tensor | None]
@@ -54,15 +57,16 @@ class Seq2Seq(nn.Module):
         self.target_embedding = nn.Embedding(target_size, embedding_size, padding_idx=PAD)
         encoder = settings.encoder
         self.encoder = Encoder(
-            cell, embedding_size, encoder.hidden_size, encoder.layers, encoder.bidirectional, settings.layer_norm
-        )
+            cell, embedding_size, encoder.hidden_size, encoder.layers, encoder.bidirectional, settings.layer_norm,
+            settings.residual,
+        )  # fmt: skip
         states = settings.decoder.layers * (2 if cell == "lstm" else 1)
         self.bridge = nn.Linear(self.encoder.output_size, states * hidden_size)
         kind = _attention(attention, hidden_size, self.encoder.output_size, settings.attention_size)
         context_size = hidden_size if attention == "none" else self.encoder.output_size
         self.decoder = Decoder(
             cell, embedding_size, hidden_size, settings.decoder.layers, context_size, kind, settings.readout,
-            settings.layer_norm,
+            settings.layer_norm, settings.residual,
         )  # fmt: skip
         self.output = nn.Linear(embedding_size, target_size)
         if settings.tie_output:
@@ -87,7 +91,8 @@ class Seq2Seq(nn.Module):
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor, masks: Masks | None = None) -> Memory:
         """Read source sentences (pieces + eos, padded with PAD) [B, S] of these lengths [B]."""
-        return self.read(self.source_embedding(source_BS.t()), lengths_B, masks)
+        embedded_SBE = _embed(self.source_embedding, source_BS, masks.source_words if masks else None)
+        return self.read(embedded_SBE, lengths_B, masks)
 
     def read(self, embedded_SBE: Tensor, lengths_B: Tensor, masks: Masks | None = None) -> Memory:
         """Read source sentences whose pieces are embedded already."""
@@ -152,7 +157,8 @@ class Seq2Seq(nn.Module):
         """The teacher-forced loss of a batch; padding is neither scored nor counted."""
         dtype = self.product_dtype
         memory = self.encode(batch.source_BS, batch.source_lengths_B, masks)
-        embedded_TBE = _drop(self.target_embedding(batch.inputs_BT.t()), masks.target_embedding if masks else None)
+        embedded_TBE = _embed(self.target_embedding, batch.inputs_BT, masks.target_words if masks else None)
+        embedded_TBE = _drop(embedded_TBE, masks.target_embedding if masks else None)
         decoder_masks = masks.decoder if masks else DecoderMasks([None] * self.settings.decoder.layers, None)
         hidden_TBH, contexts_TBC, _ = self.decoder.decode(memory, embedded_TBE, decoder_masks, dtype)
         hidden_TBH = _drop(hidden_TBH, decoder_masks.output)
@@ -191,6 +197,8 @@ class Seq2Seq(nn.Module):
                 [mask(rates.recurrent, hidden_size) for _ in range(settings.decoder.layers)],
                 mask(rates.output, hidden_size),
             ),
+            source_words=WideMask.keyed(rates.word, rows_B, seed, update, next(sites)),
+            target_words=WideMask.keyed(rates.word, rows_B, seed, update, next(sites)),
         )
 
     def parameters_by_part(self) -> dict[str, int]:
@@ -257,6 +265,12 @@ def _initial(name: str, random: Tensor) -> Tensor:
     if random.ndim > 1:
         spread = (2.0 / (random.shape[-1] + random.shape[-2])) ** 0.5  # Glorot & Bengio 2010
     return random * spread
+
+
+def _embed(embedding: nn.Module, pieces_BT: Tensor, words: WideMask | None) -> Tensor:
+    """The embeddings [T, B, E] of these pieces, less those whose type is dropped (Gal & Ghahramani 2016, sec. 4.2)."""
+    embedded_TBE: Tensor = embedding(pieces_BT.t())
+    return embedded_TBE if words is None else embedded_TBE * words.at(pieces_BT).t()[..., None]
 
 
 def _drop(tensor: Tensor, mask: Tensor | None) -> Tensor:
