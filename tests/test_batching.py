@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt import batching
-from nmt.batching import NONE, ParallelText, TokenStore, join_at_random, pad, similar_shapes
+from nmt.batching import NONE, ParallelText, Segmentations, TokenStore, join_at_random, pad, similar_shapes
 from nmt.config import Joining
 from nmt.errors import UserError
 from nmt.subwords import BOS, EOS, PAD
@@ -115,6 +115,16 @@ def test_unequal_sides_are_refused(tmp_path: Path) -> None:
     TokenStore.write(tmp_path / "target", SENTENCES[:3])
     with pytest.raises(UserError, match="4 source and 3 target sentences"):
         ParallelText.open(tmp_path / "source", tmp_path / "target")
+
+
+def test_segmentations_of_unequal_numbers_are_refused(tmp_path: Path) -> None:
+    """All must be of the same pairs: a row is a pair, whatever its pieces."""
+    for name, count in (("one", 3), ("other", 4)):
+        (tmp_path / name).mkdir()
+        text(tmp_path / name, count)
+    texts = [ParallelText.open(tmp_path / name / "source", tmp_path / name / "target") for name in ("one", "other")]
+    with pytest.raises(UserError, match="segmentations of the training text have 3, 4 pairs"):
+        Segmentations(texts)
 
 
 @pytest.mark.parametrize("joining", [None, ALONE, JOINED])

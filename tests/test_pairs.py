@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nmt import corpora, files, paths, processes
+from nmt import corpora, files, paths, processes, sampling
 from nmt.config import UnicodeForms
 from nmt.corpora import Corpus, read_chunks
 from nmt.corpus import identity_keys, normalise, text_length
@@ -72,12 +72,14 @@ def test_same_bytes_however_many_processes(
 ) -> None:
     """One process, two, chunks of other sizes: every output is the same, and no work is left behind."""
     workspace.write_numbers(number_pairs(120))
+    workspace.set_params({"tokenize.sampling.segmentations": 1})
     monkeypatch.setenv(processes.PROCESSES, "1")
     expected = run_stages()
     for count, chunk_lines in (("2", 50), ("1", 7)):
         monkeypatch.setenv(processes.PROCESSES, count)
         monkeypatch.setattr(corpora, "CHUNK_LINES", chunk_lines)
         monkeypatch.setattr(files, "_BLOCK_LINES", chunk_lines)
+        monkeypatch.setattr(sampling, "_AT_ONCE", chunk_lines)
         assert run_stages() == expected
     assert {path.name for path in Path("data").iterdir()} == {
         "corpora.yaml",

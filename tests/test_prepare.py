@@ -8,15 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nmt import paths
 from nmt.batching import TokenStore
 from nmt.config import load_params
 from nmt.corpus import identity_keys
+from nmt.distributed import Team
 from nmt.errors import UserError
 from nmt.files import SEAL, read_json, read_json_lines, read_lines
-from nmt.stages import fetch, prepare, tokenize
+from nmt.runtime import resolve
+from nmt.stages import fetch, prepare, tokenize, train
 from nmt.subwords import Subwords
 from tests.project import ROOT, edit_yaml
 
@@ -262,6 +265,31 @@ def test_filters_that_leave_nothing(workspace: Workspace) -> None:
     fetch.main()
     with pytest.raises(UserError, match=r"no train pair is left \(too_long \d+\); loosen"):
         prepare.main()
+
+
+def test_each_segmentation_is_another_of_the_same_text(workspace: Workspace) -> None:
+    """Those that were asked for lie beside the best one, which is as ever; training reads them, epoch by epoch."""
+    workspace.write_numbers(number_pairs(200))
+    alone = {path: content for path, content in run_stages().items() if path.startswith(str(paths.TOKENIZED))}
+    workspace.set_params({"tokenize.sampling.segmentations": 2})
+    tokenize.main()
+    changed = {path for path in alone if Path(path).read_bytes() != alone[path]}
+    assert changed == {str(paths.TOKENIZED / SEAL)}
+    report = read_json(paths.TOKENIZATION_REPORT)
+    for side in paths.SIDES:
+        subwords, lines = Subwords.load(paths.subword_model(side)), read_lines(paths.prepared_text("train", side))
+        stores = [TokenStore.open(paths.training_store(side, number)) for number in range(3)]
+        texts = [[store[row].tolist() for row in range(len(store))] for store in stores]
+        assert all(subwords.decode(text) == lines for text in texts)
+        assert texts[0] != texts[1] != texts[2] != texts[0]
+        assert report[side]["train.sample-1"]["pieces"] == len(stores[1].ids) > report[side]["train"]["pieces"]
+    params = load_params()
+    trainer = train.make_trainer(params, "plain", 1, resolve(params.runtime), Team(1))
+    for epoch in range(4):
+        text = trainer.train.in_epoch(epoch)
+        expected = [TokenStore.open(paths.training_store(side, epoch % 3)) for side in paths.SIDES]
+        assert np.array_equal(text.source.ids, expected[0].ids)
+        assert np.array_equal(text.target.ids, expected[1].ids)
 
 
 def test_too_few_pieces_name_their_side(workspace: Workspace) -> None:

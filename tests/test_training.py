@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.batching import ParallelText, TokenStore
+from nmt.batching import ParallelText, Segmentations, TokenStore
 from nmt.checkpoint import load_checkpoint, save_checkpoint
 from nmt.config import Train
 from nmt.errors import UserError
@@ -46,7 +46,18 @@ def copies(folder: Path, count: int = 60) -> ParallelText:
     return ParallelText.open(folder / "source", folder / "target")
 
 
-def trainer(text: ParallelText, cut_at: int | None = None, attention: str = "additive", **changes: object) -> Trainer:
+def spelled(folder: Path, text: ParallelText) -> ParallelText:
+    """The same pairs with some source pieces cut in two."""
+    sources = [text.source[row].tolist() for row in range(len(text))]
+    TokenStore.write(
+        folder / "spelled", [[piece for x in source for piece in ([x] if x < 8 else [x - 4, 4])] for source in sources]
+    )
+    return ParallelText(TokenStore.open(folder / "spelled"), text.target)
+
+
+def trainer(
+    text: ParallelText | Segmentations, cut_at: int | None = None, attention: str = "additive", **changes: object
+) -> Trainer:
     """A training of a tiny model with dropout; `cut_at` raises Cut after that update."""
     model = with_dropout(tiny_model(attention), 0.2)
 
@@ -54,7 +65,7 @@ def trainer(text: ParallelText, cut_at: int | None = None, attention: str = "add
         if result.update == cut_at:
             raise Cut
 
-    return Trainer(model, text, text, Train.model_validate(RECIPE | changes), 1, on_update)
+    return Trainer(model, text, text.in_epoch(0), Train.model_validate(RECIPE | changes), 1, on_update)
 
 
 def run(training: Trainer) -> list[EpochResult]:
@@ -73,11 +84,15 @@ def test_training_learns(tmp_path: Path) -> None:
     assert [row.epoch for row in history] == list(range(1, 31))
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize(
+    ("optimizer", "sampled"), [("adam", False), ("adamw", False), ("adam", True)], ids=["adam", "adamw", "sampled"]
+)
 @pytest.mark.parametrize("cut_at", [1, 6, 7, 8, 15])
-def test_a_cut_training_goes_on_to_the_same_bits(tmp_path: Path, cut_at: int, optimizer: str) -> None:
+def test_a_cut_training_goes_on_to_the_same_bits(tmp_path: Path, cut_at: int, optimizer: str, sampled: bool) -> None:
     """Cut after any update, also an epoch's last, saved, loaded, resumed: weights and history equal the uncut ones."""
-    text = copies(tmp_path)
+    text: ParallelText | Segmentations = copies(tmp_path)
+    if sampled:
+        text = Segmentations([text.in_epoch(0), spelled(tmp_path, text.in_epoch(0))])
     whole = trainer(text, optimizer=optimizer)
     expected = run(whole)
     assert expected[0].updates == 7
@@ -94,6 +109,20 @@ def test_a_cut_training_goes_on_to_the_same_bits(tmp_path: Path, cut_at: int, op
     for name, tensor in whole.checkpoint().tensors.items():
         assert torch.equal(tensor, resumed.checkpoint().tensors[name]), name
     assert resumed.progress == whole.progress
+
+
+def test_epochs_take_turns_with_the_segmentations(tmp_path: Path) -> None:
+    """Each epoch reads the pieces of its own, the first again after the last, and dev stays as it is."""
+    best = copies(tmp_path)
+    other = spelled(tmp_path, best)
+    tokens = [int(text.source.lengths.sum()) + len(text) for text in (best, other)]
+    assert tokens[0] < tokens[1]
+    training = trainer(Segmentations([best, other]), joining={"share": 0.0, "up_to": 2})
+    seen = []
+    for _ in training.epochs():
+        seen.append(training.progress.source_tokens - sum(seen))
+    assert seen == [tokens[0], tokens[1], tokens[0]]
+    assert training.history[-1].dev_loss == evaluate_loss(training.averaged, best, RECIPE["batch_tokens"])
 
 
 def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:

@@ -201,6 +201,10 @@ class ParallelText:
     def __len__(self) -> int:
         return len(self.source)
 
+    def in_epoch(self, epoch: int) -> "ParallelText":
+        """What an epoch (from 0) of training reads: the same in all."""
+        return self
+
     def batch(self, examples: np.ndarray) -> Batch:
         """The sentence pairs of examples [B, K], padded."""
         source_lengths = self.source.lengths_of(examples).sum(1) + 1
@@ -241,6 +245,25 @@ class ParallelText:
         order = np.lexsort((snake, target_lengths))
         widths = np.maximum(source_lengths, target_lengths)[order]
         return [examples[order[begin:end]] for begin, end in _spans(widths, batch_tokens)]
+
+
+class Segmentations:
+    """The same pairs, cut into pieces in several ways, of which each epoch reads one, in turn.
+
+    Those that wait for their turn are mapped files, and no array in memory.
+    """
+
+    def __init__(self, texts: Sequence[ParallelText]) -> None:
+        if len({len(text) for text in texts}) > 1:
+            raise UserError(
+                f"the segmentations of the training text have {', '.join(str(len(text)) for text in texts)} pairs: "
+                "run `dvc repro --force tokenize`"
+            )
+        self._stores = [[(store.ids, store.offsets) for store in (text.source, text.target)] for text in texts]
+
+    def in_epoch(self, epoch: int) -> ParallelText:
+        """What an epoch (from 0) of training reads."""
+        return ParallelText(*(TokenStore(*arrays) for arrays in self._stores[epoch % len(self._stores)]))
 
 
 def join_at_random(rows: np.ndarray, joining: Joining, random: np.random.Generator) -> np.ndarray:

@@ -99,11 +99,19 @@ class Subwords(Section):
     character_coverage: Annotated[float, Field(gt=0.9, le=1.0)]
 
 
+class Sampling(Section):
+    segmentations: Annotated[int, Field(ge=0, le=1000)]
+    """Random ones of the training text, beside the best: as many epochs read another one each."""
+    alpha: Share
+    """unigram: a segmentation is drawn with its probability to this power; bpe: so often a merge is skipped."""
+
+
 class Tokenize(Section):
     training_characters: Positive
     """Of a longer training text, lines of about so many characters in all are what a subword model learns from."""
     source: Subwords
     target: Subwords
+    sampling: Sampling
 
 
 class Encoder(Section):

@@ -70,6 +70,11 @@ def token_store(split: str, side: str) -> Path:
     return TOKENIZED / f"{split}.{side}"
 
 
+def training_store(side: str, number: int) -> Path:
+    """The stem of one segmentation of the training text: 0 is the best, those from 1 on are random."""
+    return TOKENIZED / (f"train.{side}.sample-{number}" if number else token_store("train", side).name)
+
+
 def stage(name: str, variant: str, seed: int) -> str:
     """What DVC calls the stage of one model."""
     return f"{name}@{variant}-{seed}"

@@ -15,6 +15,8 @@ import sentencepiece
 from nmt.errors import UserError
 from nmt.files import read_bytes
 
+SPACE = "▁"
+"""What a space is in a piece."""
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 SPECIAL = (PAD, UNK, BOS, EOS)
 
@@ -79,6 +81,10 @@ class Subwords:
         self._processor = sentencepiece.SentencePieceProcessor()
         self._processor.LoadFromSerializedProto(content)
 
+    def __reduce__(self) -> tuple[type["Subwords"], tuple[bytes]]:
+        """What goes to another process."""
+        return Subwords, (self.content,)
+
     @classmethod
     def load(cls, path: Path) -> "Subwords":
         """Read a model file; a missing, truncated or foreign one is a UserError."""
@@ -120,6 +126,29 @@ class Subwords:
         """The ids of pieces by their names: the way back from `pieces`."""
         ids: list[int] = self._processor.PieceToId(list(pieces))
         return ids
+
+    def spelled(self, lines: Sequence[str]) -> list[str]:
+        """Each normalised line as its pieces spell it: SPACE for a space, and before the first word if it is marked."""
+        texts: list[str] = self._processor.Normalize(list(lines))
+        return texts
+
+    def scores(self) -> dict[str, float]:
+        """Of each learned piece, neither special nor a byte: log p; of bpe the higher, the sooner it is merged."""
+        learned = [piece for piece in range(len(SPECIAL), self.size) if not self.is_byte(piece)]
+        return {
+            name: self._processor.GetScore(piece) for name, piece in zip(self.pieces(learned), learned, strict=True)
+        }
+
+    def ids_or_bytes(self, pieces: Sequence[str]) -> list[int]:
+        """Like `ids`; a character that is no piece becomes its bytes."""
+        ids = self.ids(pieces)
+        if UNK not in ids:
+            return ids
+        known = (
+            [piece] if i != UNK else [f"<0x{byte:02X}>" for byte in piece.encode()]
+            for piece, i in zip(pieces, ids, strict=True)
+        )
+        return self.ids([piece for part in known for piece in part])
 
     def is_byte(self, piece: int) -> bool:
         """Whether the piece is one of the 256 bytes of the fallback."""

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nmt.batching import Batch, ParallelText
+from nmt.batching import Batch, ParallelText, Segmentations
 from nmt.checkpoint import Checkpoint
 from nmt.config import Schedule, Train
 from nmt.distributed import Gradients, Team
@@ -91,7 +91,7 @@ class Trainer:
     def __init__(
         self,
         model: Seq2Seq,
-        train: ParallelText,
+        train: ParallelText | Segmentations,
         dev: ParallelText,
         settings: Train,
         seed: int,
@@ -134,29 +134,30 @@ class Trainer:
         """The batches of this epoch that are still to do."""
         progress = self.progress
         settings = self.settings
-        plan = self.train.shuffled_plan(settings.batch_tokens, settings.joining, keys=(self.seed, progress.epoch))
-        for place, work in enumerate(self._prefetched(plan[progress.batch :]), start=progress.batch):
+        text = self.train.in_epoch(progress.epoch)
+        plan = text.shuffled_plan(settings.batch_tokens, settings.joining, keys=(self.seed, progress.epoch))
+        for place, work in enumerate(self._prefetched(text, plan[progress.batch :]), start=progress.batch):
             self._update(work, place, len(plan))
 
-    def _prefetched(self, plan: list[np.ndarray]) -> Iterator[Work]:
+    def _prefetched(self, text: ParallelText, plan: list[np.ndarray]) -> Iterator[Work]:
         """The batches of a plan; while one is used, a thread pads the next."""
         with ThreadPoolExecutor(max_workers=1) as loader:
-            waiting = loader.submit(self._load, plan[0]) if plan else None
+            waiting = loader.submit(self._load, text, plan[0]) if plan else None
             for examples in [*plan[1:], None]:
                 if waiting is not None:
                     work = waiting.result()
-                    waiting = None if examples is None else loader.submit(self._load, examples)
+                    waiting = None if examples is None else loader.submit(self._load, text, examples)
                     yield work
 
-    def _load(self, examples: np.ndarray) -> Work:
-        sources, targets = (text.lengths_of(examples).sum(1) + 1 for text in (self.train.source, self.train.target))
+    def _load(self, text: ParallelText, examples: np.ndarray) -> Work:
+        sources, targets = (store.lengths_of(examples).sum(1) + 1 for store in (text.source, text.target))
         shares = self.team.cut(examples, self.settings.accumulate)
         return Work(
             examples=examples,
             source_tokens=int(sources.sum()),
             target_tokens=int(targets.sum()),
             pairs=int((sources * targets).sum()),
-            shares=[[self.train.batch(part) for part in share] for share in shares],
+            shares=[[text.batch(part) for part in share] for share in shares],
         )
 
     def _update(self, work: Work, place: int, batches: int) -> None:

@@ -1,8 +1,8 @@
-"""Train the subword models and encode train and dev.
+"""Train the subword models and encode train and dev, train in several ways if asked to.
 
 Reads   data/prepared/{train,dev}.{source,target}.txt
 Writes  data/tokenized/{source,target}.model, data/tokenized/{train,dev}.{source,target}.{ids,offsets}.npy,
-        reports/tokenization.json
+        data/tokenized/train.{source,target}.sample-<number>.{ids,offsets}.npy, reports/tokenization.json
 Params  corpus, tokenize
 """
 
@@ -18,6 +18,7 @@ from nmt.config import load_params
 from nmt.corpus import UNSEGMENTED
 from nmt.errors import UserError
 from nmt.files import each_line, fresh_folder, line_blocks, write_bytes, write_json
+from nmt.sampling import sampled
 from nmt.stages.runner import run
 from nmt.subwords import Subwords, train_subwords
 from nmt.tokenization_report import Part, describe_tokenization
@@ -28,28 +29,31 @@ ENCODED = ("train", "dev")
 def main() -> None:
     """One side after the other: model, token stores, report."""
     params = load_params()
-    sections = {"source": params.tokenize.source, "target": params.tokenize.target}
     languages = {"source": params.corpus.source, "target": params.corpus.target}
     with fresh_folder(paths.TOKENIZED) as folder:
-        report = {
-            side: tokenized(side, section, params.tokenize.training_characters, languages[side], folder)
-            for side, section in sections.items()
-        }
+        report = {side: tokenized(side, params.tokenize, languages[side], folder) for side in paths.SIDES}
     write_json(paths.TOKENIZATION_REPORT, report)
 
 
-def tokenized(
-    side: str, section: config.Subwords, training_characters: int, language: str, folder: Path
-) -> dict[str, Any]:
+def tokenized(side: str, settings: config.Tokenize, language: str, folder: Path) -> dict[str, Any]:
     """Write one side's model and token stores into `folder`; return its report."""
+    section: config.Subwords = getattr(settings, side)
     texts = {part: paths.prepared_text(part, side) for part in ENCODED}
-    subwords = trained(side, section, evenly_spread(texts["train"], training_characters), language)
+    subwords = trained(side, section, evenly_spread(texts["train"], settings.training_characters), language)
     write_bytes(folder / paths.subword_model(side).name, subwords.content)
     parts = {}
+
+    def write(part: str, stem: Path, text: Path, sequences: Iterator[list[int]]) -> None:
+        TokenStore.write(folder / stem.name, sequences)
+        parts[part] = Part(TokenStore.open(folder / stem.name), line_blocks(text))
+
     for part, text in texts.items():
-        stem = folder / paths.token_store(part, side).name
-        TokenStore.write(stem, chain.from_iterable(map(subwords.encode, line_blocks(text))))
-        parts[part] = Part(TokenStore.open(stem), line_blocks(text))
+        best = chain.from_iterable(map(subwords.encode, line_blocks(text)))
+        write(part, paths.token_store(part, side), text, best)
+    for number in range(1, settings.sampling.segmentations + 1):
+        keys = (paths.SIDES.index(side), number)
+        drawn = sampled(subwords, section.kind, settings.sampling.alpha, each_line(texts["train"]), keys)
+        write(f"train.sample-{number}", paths.training_store(side, number), texts["train"], drawn)
     return describe_tokenization(subwords, section.size, parts, language)
 
 

@@ -2,7 +2,7 @@
 
 Reads   data/tokenized
 Writes  models/<variant>/<seed>, reports/training/<variant>/<seed>/{history.csv,summary.json}
-Params  corpus, prepare.unicode, runtime, model, train, variants.<variant>
+Params  corpus, prepare.unicode, tokenize.sampling.segmentations, runtime, model, train, variants.<variant>
 
 A training that was killed goes on from its last state in .nmt/unfinished/train-<training id>, which is written every
 half minute, or every NMT_CHECKPOINT_SECONDS: no result depends on them, so they are no parameter.
@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from nmt import distributed, identity, launcher, paths, tracking, unfinished
-from nmt.batching import ParallelText
+from nmt.batching import ParallelText, Segmentations
 from nmt.bundle import BundleConfig, save_bundle
 from nmt.checkpoint import Origin, load_checkpoint, save_checkpoint
 from nmt.config import Params, load_params
@@ -109,9 +109,13 @@ def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved, tea
     model.initialize(seed)
     model.to(runtime.device)
     model.product_dtype = runtime.product_dtype
-    train_text, dev_text = (
-        ParallelText.open(*(paths.token_store(split, side) for side in paths.SIDES)) for split in ("train", "dev")
+    train_text = Segmentations(
+        [
+            ParallelText.open(*(paths.training_store(side, number) for side in paths.SIDES))
+            for number in range(params.tokenize.sampling.segmentations + 1)
+        ]
     )
+    dev_text = ParallelText.open(*(paths.token_store("dev", side) for side in paths.SIDES))
     return Trainer(model, train_text, dev_text, params.train, seed, on_update=lambda _: None, team=team)
 
 
