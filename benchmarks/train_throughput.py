@@ -80,6 +80,7 @@ def make_model(attention: str) -> Seq2Seq:
         "attention_size": 512,
         "readout": "deep",
         "tie_output": True,
+        "tie_embeddings": False,
         "layer_norm": False,
         "residual": False,
         "dropout": {"word": 0.0, "embedding": DROPOUT, "recurrent": 0.0, "output": DROPOUT},

@@ -16,6 +16,7 @@ def model_settings(
     dropout: float = 0.0,
     layer_norm: bool = False,
     residual: bool = False,
+    tie_embeddings: bool = False,
 ) -> Model:
     """A model section in which encoder outputs and decoder states have 8 units, so that every attention fits."""
     return Model.model_validate(
@@ -31,6 +32,7 @@ def model_settings(
             "attention_size": 5,
             "readout": readout,
             "tie_output": True,
+            "tie_embeddings": tie_embeddings,
             "layer_norm": layer_norm,
             "residual": residual,
             "dropout": {"word": dropout, "embedding": dropout, "recurrent": dropout, "output": dropout},
@@ -49,6 +51,7 @@ def learning_model(encoder_size: int) -> Model:
             "attention_size": 32,
             "readout": "deep",
             "tie_output": True,
+            "tie_embeddings": False,
             "layer_norm": False,
             "residual": False,
             "dropout": {"word": 0.0, "embedding": 0.0, "recurrent": 0.0, "output": 0.0},

@@ -77,6 +77,12 @@ LEAVES = [
         ("seeds", [], "seeds: list should have at least 1 item"),
         ("compare.baseline", "plian", "compare.baseline is 'plian', which is no key of variants: plain, attention"),
         ("translate.n_best", 9, "translate: n_best is 9, but a beam of 5 holds no more than that many"),
+        ("model.tie_embeddings", True, "model.tie_embeddings: source and target have other pieces; set tokenize.joint"),
+        (
+            "tokenize.joint",
+            True,
+            "tokenize: a joint model is one for both sides: source and target must ask for the same",
+        ),
         ("corpus.source", "Chinese", "corpus.source: string should match pattern"),
     ],
 )

@@ -290,6 +290,36 @@ def test_smoothed_cross_entropy_in_lower_precision(
         torch.testing.assert_close(other, one, rtol=0.0, atol=tolerance * float(one.abs().max()))
 
 
+@pytest.mark.parametrize("kind", ["none", "additive"])
+def test_one_embedding_for_all(kind: str) -> None:
+    """Source, target and output are one parameter, whose gradient is the sum of the three; padding stays unseen."""
+    tied = tiny_model(kind, vocabulary=(11, 11), tie_embeddings=True).double()
+    apart = tiny_model(kind, vocabulary=(11, 11)).double()
+    apart.output.weight = torch.nn.Parameter(apart.output.weight.detach().clone())
+    with torch.no_grad():
+        tied.source_embedding.weight[0] = 0.5  # as an output layer learns it
+        for name, parameter in apart.named_parameters():
+            twin = tied.source_embedding.weight if "embedding" in name or name == "output.weight" else None
+            parameter.copy_(dict(tied.named_parameters())[name] if twin is None else twin)
+    assert len(list(tied.parameters())) == len(list(apart.parameters())) - 2
+    rows = [0, 1, 2, 3]
+    losses = [model.loss(batch_of(model, rows), 0.1).smoothed for model in (tied, apart)]
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(tied.loss(batch_of(tied, rows, extra=3), 0.1).smoothed, losses[0])
+    (total,) = torch.autograd.grad(losses[0], [tied.source_embedding.weight])
+    parts = torch.autograd.grad(
+        losses[1], [apart.source_embedding.weight, apart.target_embedding.weight, apart.output.weight]
+    )
+    torch.testing.assert_close(total, sum(parts))
+    assert sum(tied.parameters_by_part().values()) == sum(parameter.numel() for parameter in tied.parameters())
+
+
+def test_one_embedding_wants_one_vocabulary() -> None:
+    """Sizes that differ are refused with the way out."""
+    with pytest.raises(UserError, match="13 source and 11 target pieces cannot be the same"):
+        tiny_model("additive", tie_embeddings=True)
+
+
 def test_variants_start_alike() -> None:
     """Parameters of the same name and shape have the same first values in both variants; another seed gives others."""
     plain, attention, other = tiny_model("none"), tiny_model("additive"), tiny_model("none", seed=2)

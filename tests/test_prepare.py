@@ -292,6 +292,26 @@ def test_each_segmentation_is_another_of_the_same_text(workspace: Workspace) -> 
         assert np.array_equal(text.target.ids, expected[1].ids)
 
 
+def test_a_joint_model_knows_both_sides(workspace: Workspace) -> None:
+    """One model spells both languages without bytes, both sides' stores are in its pieces; embeddings may be one."""
+    workspace.write_numbers(number_pairs(200))
+    one = {"kind": "unigram", "size": 340, "character_coverage": 1.0}
+    workspace.set_params({"tokenize.source": one, "tokenize.target": one, "tokenize.joint": True})
+    workspace.set_params({"model.tie_embeddings": True})
+    run_stages()
+    joint = Subwords.load(paths.subword_model("source"))
+    assert joint.content == Subwords.load(paths.subword_model("target")).content
+    report = read_json(paths.TOKENIZATION_REPORT)
+    for side in paths.SIDES:
+        store = TokenStore.open(paths.token_store("train", side))
+        lines = read_lines(paths.prepared_text("train", side))
+        assert joint.decode([store[row].tolist() for row in range(len(store))]) == lines
+        assert report[side]["train"]["byte_pieces_share"] == 0.0
+    params = load_params()
+    model = train.make_trainer(params, "attention", 1, resolve(params.runtime), Team(1)).model
+    assert model.source_embedding.weight is model.target_embedding.weight is model.output.weight
+
+
 def test_too_few_pieces_name_their_side(workspace: Workspace) -> None:
     """The error of the tokenizer says which parameter is meant."""
     rows = [(str(n), chr(0x4E00 + n) + chr(0x5E00 + n), str(n), f"Sign {n}") for n in range(200)]

@@ -111,7 +111,15 @@ class Tokenize(Section):
     """Of a longer training text, lines of about so many characters in all are what a subword model learns from."""
     source: Subwords
     target: Subwords
+    joint: bool
+    """Whether both sides have one model, which learns from half as much text of each."""
     sampling: Sampling
+
+    @model_validator(mode="after")
+    def _joint_is_one(self) -> "Tokenize":
+        if self.joint and self.source != self.target:
+            raise ValueError("a joint model is one for both sides: source and target must ask for the same")
+        return self
 
 
 class Encoder(Section):
@@ -142,6 +150,8 @@ class Model(Section):
     attention_size: Width
     readout: Literal["state", "deep"]
     tie_output: bool
+    tie_embeddings: bool
+    """Whether source and target have one embedding, which wants a joint subword model."""
     layer_norm: bool
     residual: bool
     """Whether each layer but the first hands on the sum of its states and its input."""
@@ -274,6 +284,8 @@ class Params(Section):
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} names a seed twice")
+        if self.model.tie_embeddings and not self.tokenize.joint:
+            raise ValueError("model.tie_embeddings: source and target have other pieces; set tokenize.joint to true")
         return self
 
     def variant(self, name: str) -> Variant:

@@ -55,6 +55,13 @@ class Seq2Seq(nn.Module):
         cell, embedding_size, hidden_size = settings.cell, settings.embedding_size, settings.decoder.hidden_size
         self.source_embedding = nn.Embedding(source_size, embedding_size, padding_idx=PAD)
         self.target_embedding = nn.Embedding(target_size, embedding_size, padding_idx=PAD)
+        if settings.tie_embeddings:
+            if source_size != target_size:
+                raise UserError(
+                    f"model.tie_embeddings: {source_size} source and {target_size} target pieces cannot be the same; "
+                    "train on text that was cut by one joint model"
+                )
+            self.target_embedding.weight = self.source_embedding.weight
         encoder = settings.encoder
         self.encoder = Encoder(
             cell, embedding_size, encoder.hidden_size, encoder.layers, encoder.bidirectional, settings.layer_norm,

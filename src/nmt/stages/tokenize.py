@@ -7,7 +7,7 @@ Params  corpus, tokenize
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,30 @@ ENCODED = ("train", "dev")
 
 
 def main() -> None:
-    """One side after the other: model, token stores, report."""
+    """A model for each side, or one for both; then one side after the other: token stores, report."""
     params = load_params()
     languages = {"source": params.corpus.source, "target": params.corpus.target}
+    models = learned(params.tokenize, languages)
     with fresh_folder(paths.TOKENIZED) as folder:
-        report = {side: tokenized(side, params.tokenize, languages[side], folder) for side in paths.SIDES}
+        report = {side: tokenized(side, models[side], params.tokenize, languages[side], folder) for side in paths.SIDES}
     write_json(paths.TOKENIZATION_REPORT, report)
 
 
-def tokenized(side: str, settings: config.Tokenize, language: str, folder: Path) -> dict[str, Any]:
+def learned(settings: config.Tokenize, languages: Mapping[str, str]) -> dict[str, Subwords]:
+    """The subword model of each side; a joint one is both sides', and learns from as much text of each."""
+    characters = settings.training_characters // (2 if settings.joint else 1)
+    texts = {side: evenly_spread(paths.prepared_text("train", side), characters) for side in paths.SIDES}
+    spaced = {side: languages[side] not in UNSEGMENTED for side in paths.SIDES}
+    if settings.joint:
+        joint = trained("source", settings.source, chain.from_iterable(texts.values()), any(spaced.values()))
+        return dict.fromkeys(paths.SIDES, joint)
+    return {side: trained(side, getattr(settings, side), texts[side], spaced[side]) for side in paths.SIDES}
+
+
+def tokenized(side: str, subwords: Subwords, settings: config.Tokenize, language: str, folder: Path) -> dict[str, Any]:
     """Write one side's model and token stores into `folder`; return its report."""
     section: config.Subwords = getattr(settings, side)
     texts = {part: paths.prepared_text(part, side) for part in ENCODED}
-    subwords = trained(side, section, evenly_spread(texts["train"], settings.training_characters), language)
     write_bytes(folder / paths.subword_model(side).name, subwords.content)
     parts = {}
 
@@ -69,7 +80,7 @@ def evenly_spread(text: Path, characters: int) -> Iterator[str]:
             yield line
 
 
-def trained(side: str, section: config.Subwords, lines: Iterator[str], language: str) -> Subwords:
+def trained(side: str, section: config.Subwords, lines: Iterator[str], spaced: bool) -> Subwords:
     """A model of some of the side's training text; a vocabulary that came out smaller than asked for is said."""
     try:
         content = train_subwords(
@@ -77,7 +88,7 @@ def trained(side: str, section: config.Subwords, lines: Iterator[str], language:
             kind=section.kind,
             size=section.size,
             character_coverage=section.character_coverage,
-            spaced=language not in UNSEGMENTED,
+            spaced=spaced,
         )
     except UserError as error:
         raise UserError(f"{paths.PARAMS}, tokenize.{side}: {error}") from None
