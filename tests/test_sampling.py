@@ -89,8 +89,8 @@ def test_processes_and_blocks_change_nothing(kind: str, monkeypatch: pytest.Monk
     assert drawn(kind, 0.2, TEXT, 0, 1) == expected
 
 
-def test_another_process_draws_the_same() -> None:
-    """What is drawn is pinned: neither a process, nor a release of Python or SentencePiece, may change it unnoticed."""
+def test_draws_are_pinned() -> None:
+    """Known answers: neither another process nor a release of Python may change what is drawn unnoticed."""
     law = Unigram({"a": -1.0, "b": -2.0, "ab": -2.5}, 0.5)
     drawn_pieces = [" ".join(law.draw("ababab", Random(repr((0, 1, line))))) for line in range(4)]
     assert drawn_pieces == ["ab ab ab", "a b a b a b", "ab ab a b", "a b ab ab"]
