@@ -131,7 +131,7 @@ class Translator:
         if progress:
             progress(sum(not own for own in parts))
         found = iter(self._search(jobs, decoding, progress))
-        return [self._translation(own, [next(found) for _ in own], decoding.length_penalty) for own in parts]
+        return [self._translation(own, [next(found) for _ in own], decoding) for own in parts]
 
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, progress: Callable[[int], object] | None = None
@@ -251,7 +251,8 @@ class Translator:
         )  # fmt: skip
         found = search(
             self.model, source_BS.to(device), lengths_B.to(device),
-            length_penalty=decoding.length_penalty, max_lengths_B=limits_B, prefixes_BP=prefixes_BP,
+            length_penalty=decoding.length_penalty, coverage_penalty=decoding.coverage_penalty,
+            max_lengths_B=limits_B, prefixes_BP=prefixes_BP,
         )  # fmt: skip
         if not found.scores_BN[:, 0].isfinite().all():
             raise UserError("the model's probabilities are not finite: its training diverged, or its bundle is damaged")
@@ -273,15 +274,15 @@ class Translator:
             hypotheses[b].append(Hypothesis(text, pieces, scores[b][n], log_probabilities[b][n], matrix))
         return hypotheses
 
-    def _translation(self, parts: list[Pieces], found: list[list[Hypothesis]], length_penalty: float) -> Translation:
+    def _translation(self, parts: list[Pieces], found: list[list[Hypothesis]], decoding: Decoding) -> Translation:
         """The translation of a line from those of its parts."""
         if not parts:
             return Translation([], [Hypothesis.empty(self.model.has_attention)])
         source_pieces = [piece for part in parts for piece in self.bundle.source.pieces([*part, EOS])]
         if len(parts) == 1:
             return Translation(source_pieces, found[0])
-        language = self.bundle.config.languages.target
-        joined = [Hypothesis.joined(ranked, language, length_penalty) for ranked in zip(*found, strict=False)]
+        settings = self.bundle.config.languages.target, decoding.length_penalty, decoding.coverage_penalty
+        joined = [Hypothesis.joined(ranked, *settings) for ranked in zip(*found, strict=False)]
         return Translation(source_pieces, sorted(joined, key=lambda hypothesis: -hypothesis.score))
 
     def _influence(self, texts: Sequence[Given]) -> list[Influence]:
