@@ -49,10 +49,11 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: write_bundle(root / kind / "bundle", kind) for kind in ("additive", "general", "none")}
 
 
-@pytest.fixture(scope="module", params=["additive", "general", "none"])
+@pytest.fixture(scope="module", params=[["additive"], ["general"], ["none"], ["additive", "general"]], ids="+".join)
 def translator(bundles: dict[str, Path], request: pytest.FixtureRequest) -> Translator:
-    """A translator with a beam of 3."""
-    return Translator.load(bundles[request.param], BEAM, device="cpu", threads=1)
+    """A translator with a beam of 3, of one model or of two together."""
+    first, *others = (bundles[kind] for kind in request.param)
+    return Translator.load(first, BEAM, others=others, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +326,7 @@ def test_diverged_model_is_named(bundles: dict[str, Path]) -> None:
     """A model full of NaN gives one error, not nonsense."""
     broken = Translator.load(bundles["additive"], BEAM, device="cpu", threads=1)
     with torch.no_grad():
-        broken.model.bridge.weight.fill_(torch.nan)
+        broken.bundle.model.bridge.weight.fill_(torch.nan)
     for beam in (1, 3):
         with pytest.raises(UserError, match="not finite"):
             broken.translate(["你好"], beam_size=beam)
