@@ -111,6 +111,6 @@ def test_other_subwords_are_refused(bundles: list[Path], tmp_path: Path) -> None
     swapped = write_bundle(tmp_path / "swapped", "additive", ("en", "zh"))
     with pytest.raises(UserError, match=r"swapped cannot translate together: their languages differ"):
         Translator.load(bundles[0], BEAM, others=[swapped], device="cpu")
-    other = write_bundle(tmp_path / "other", "additive", size=300)
+    other = write_bundle(tmp_path / "other", "additive", lines=2)
     with pytest.raises(UserError, match=r"other cannot translate together: their subword models differ"):
         Translator.load(bundles[0], BEAM, others=[bundles[1], other], device="cpu")
