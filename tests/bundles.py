@@ -14,16 +14,18 @@ SOURCE = ["我喜欢吃苹果。", "你今天好吗?", "他们在学校学习汉
 TARGET = ["I like eating apples.", "How are you today?", "They study Chinese at school.", "Let us go to the park!"] * 20
 
 
-def write_bundle(folder: Path, attention: str, languages: tuple[str, str] = ("zh", "en")) -> Path:
+def write_bundle(
+    folder: Path, attention: str, languages: tuple[str, str] = ("zh", "en"), seed: int = 4, lines: int = 100
+) -> Path:
     """Save a tiny model with subword models of its own; its weights are large, so that its choices are clear."""
     texts = {"zh": SOURCE, "en": TARGET}
     sides = {side: texts[language] for side, language in zip(("source", "target"), languages, strict=True)}
-    for side, lines in sides.items():
-        content = train_subwords(lines, kind="unigram", size=330, character_coverage=1.0, spaced=True)
+    for side, text in sides.items():
+        content = train_subwords(text[:lines], kind="unigram", size=330, character_coverage=1.0, spaced=True)
         write_bytes(folder.parent / f"{side}.model", content)
     subword_models = {side: folder.parent / f"{side}.model" for side in sides}
     sizes = {side: Subwords.load(path).size for side, path in subword_models.items()}
-    model = tiny_model(attention, (sizes["source"], sizes["target"]), seed=4)
+    model = tiny_model(attention, (sizes["source"], sizes["target"]), seed=seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3.0)

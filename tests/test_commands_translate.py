@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from nmt import paths, tracking
 from nmt.commands import main
 from nmt.commands.translate import word_links
+from nmt.config import load_params
 from nmt.translator import Translator
 from tests.bundles import write_bundle
 
@@ -112,6 +114,25 @@ def test_attention_names_words(capsys: pytest.CaptureFixture[str]) -> None:
         assert source_word == "</s>" or source_word in "她有3只猫。"
         assert 0.0 < float(weight) <= 1.0
     assert "no attention" in output(capsys, "translate", "--attention", "--variant", "plain", "猫", status=1)
+
+
+def test_ensemble_is_all_seeds(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The printed score is that of the mean of the seeds' models; what does not go with it is refused."""
+    assert "several models" in output(capsys, "translate", "--ensemble", "猫", status=1)
+    params = paths.PARAMS.read_text(encoding="utf-8")
+    monkeypatch.setattr(paths, "PARAMS", Path("two.yaml"))
+    paths.PARAMS.write_text(re.sub(r"(?m)^seeds: .*$", "seeds: [1, 2]", params), encoding="utf-8")
+    monkeypatch.setattr("nmt.commands.model_choice.load_params", lambda: load_params(paths.PARAMS))
+    folders = [paths.bundle("attention", 1), write_bundle(paths.bundle("attention", 2), "additive", seed=5)]
+    give(monkeypatch, "猫\tcat\n".encode())
+    log_p = float(output(capsys, "score", "--ensemble").split("\t")[0])
+    together = Translator.load(folders[0], others=folders[1:], device="cpu").score(["猫"], ["cat"])[0]
+    alone = [Translator.load(folder, device="cpu").score(["猫"], ["cat"])[0] for folder in folders]
+    assert log_p == pytest.approx(together.log_probability, abs=1e-3)
+    assert log_p != pytest.approx(alone[0].log_probability, abs=1e-2)
+    assert "leave --seed out" in output(capsys, "translate", "--ensemble", "--seed", "2", "猫", status=1)
+    options = ["--ensemble", "--model", str(folders[0])]
+    assert "--ensemble out" in output(capsys, "translate", *options, "猫", status=1)
 
 
 def test_word_links_average_pieces() -> None:

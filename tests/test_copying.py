@@ -100,7 +100,7 @@ def bleu(model: Seq2Seq) -> float:
     """BLEU of greedy copies of new strings, a symbol a word."""
     sources = strings(200, 11)
     rows, lengths = pad([[*source, EOS] for source in sources])
-    found = greedy_search(model, rows, lengths, length_penalty=1.0, max_lengths_B=lengths + 5)
+    found = greedy_search(model, rows, lengths, length_penalty=1.0, coverage_penalty=0.0, max_lengths_B=lengths + 5)
     texts = [" ".join(str(i) for i in ids if i >= FIRST) for ids in found.ids_BNT[:, 0].tolist()]
     references = [[" ".join(map(str, source))] for source in sources]
     return scoring.statistics(scoring.bleu("en"), texts, references).score()

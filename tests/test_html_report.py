@@ -141,6 +141,23 @@ def test_a_study_is_a_table_and_a_chart(page: str) -> None:
     assert "Step by step" not in files.read_text(paths.PAGE)
 
 
+def test_ensembles_have_a_table(page: str) -> None:
+    """Below the scores of all variants, each of its models alone and then all together; else nothing is said of it."""
+    assert "translate together" not in page
+    measures = {key: {"mean": 31.25, "deviation": None, "low": 30.5, "high": 32.0} for key in ("bleu", "chrf", "ter")}
+    measures["perplexity_per_token"] = {"mean": 4.5, "deviation": None}
+    effect = {"value": 1.5, "low": 1.0, "high": 2.0, "p": 0.001}
+    one = {"models": 3, "scores": measures, "tests": {"bleu": effect, "chrf": effect}}
+    (paths.COMPARISON / files.SEAL).unlink()
+    change(paths.COMPARISON / "comparison.json", lambda read: read.update(ensembles={"attention": one}))
+    report.main()
+    text = files.read_text(paths.PAGE)
+    assert "Models that translate together" in text
+    seed, together = (f'<th scope="row">attention, {name}</th>' for name in ("seed 1", "ensemble of 3"))
+    assert text.index(seed) < text.index(f'{together}<td>31.25 <span class="spread">30.50 to 32.00</span></td>')
+    assert "<strong>attention, ensemble of 3</strong> is better than the mean of its models: +1.50" in text
+
+
 def test_what_was_not_measured_is_not_spoken_of(page: str) -> None:
     """Without gold, influence, ablations, frequencies and attention their tables, charts and links are gone."""
     words = ("AER", "tampered", "Kendall", "Rare words", 'id="where"', 'id="why"', '"#why"')

@@ -199,7 +199,7 @@ def test_a_stage_is_a_file_of_its_name() -> None:
     files = {path.stem for path in (PACKAGE / "stages").glob("*.py")} - {"__init__", "runner"}
     assert files == set(STAGES)
     for name, stage in STAGES.items():
-        arguments = " ${item.variant} ${item.seed}" if "matrix" in stage else ""
+        arguments = "".join(f" ${{item.{key}}}" for key in stage.get("matrix", {}))
         assert stage["cmd"] == f"exec env PYTHONPATH=src python -m nmt.stages.{name}{arguments}"
         assert stage["desc"]
 

@@ -14,7 +14,7 @@ from nmt import files, markdown, paths, reporting, tracking
 from nmt.commands import readme
 from nmt.config import load_params, load_yaml
 from nmt.errors import UserError
-from nmt.stages import compare, evaluate
+from nmt.stages import compare, evaluate, evaluate_ensemble
 
 SENTENCES = 120
 WORDS = "the a cat dog sat ran on to mat home I you like tea do not and we saw it".split()
@@ -250,6 +250,55 @@ def test_comparison_of_one_seed_has_intervals(reports: dict[str, Any]) -> None:
     report = files.read_json(paths.scores("plain", 1))["bleu"]
     assert bleu == {"mean": report["score"], "deviation": None, "low": report["low"], "high": report["high"]}
     assert "seeds" not in comparison["tests"]["attention"]["bleu"]
+
+
+def test_an_ensemble_stands_beside_its_models(reports: dict[str, Any]) -> None:
+    """Its own row, interval and test against the mean of its models, in every text; without it nothing changes."""
+    without = snapshot(paths.COMPARISON)
+    assert "ensembles" not in reports
+    own = [record["references"][0] for record in files.read_json_lines(paths.prepared_records("test"))]
+    source, folder = random.Random(7), paths.translations("attention", paths.ENSEMBLE)
+    shutil.copytree(paths.translations("attention", 1), folder)
+    for ablation in folder.glob("ablation.*"):
+        ablation.unlink()
+    files.write_lines(folder / "hypotheses.txt", [garbled(own[0], 1.0, source), *own[1:]])
+    write_params(lambda params: params.update(ensembles=["attention"]))
+    evaluate_ensemble.main("attention")
+    compare.main()
+    comparison = files.read_json(paths.COMPARISON / "comparison.json")
+    one = comparison.pop("ensembles")["attention"]
+    assert comparison == reports
+    scores = files.read_json(paths.scores("attention", paths.ENSEMBLE))
+    assert scores["seeds"] == [1, 2]
+    assert scores["result_ids"] == [files.read_json(paths.scores("attention", n))["result_id"] for n in (1, 2)]
+    bleu = scores["bleu"]
+    assert one["scores"]["bleu"] == {"mean": bleu["score"], "deviation": None, "low": bleu["low"], "high": bleu["high"]}
+    assert (one["models"], one["parameters"]) == (2, 2 * 1_234_567)
+    single = comparison["variants"]["attention"]["scores"]["bleu"]["mean"]
+    assert one["tests"]["bleu"]["value"] == pytest.approx(bleu["score"] - single, abs=1e-5)
+    assert one["tests"]["bleu"]["p"] < 0.05
+    shown = f"{bleu['score']:.2f} [{bleu['low']:.2f}, {bleu['high']:.2f}]"
+    text = files.read_text(paths.COMPARISON / "comparison.md")
+    titles = ["attention, seed 1", "attention, seed 2", "**attention, ensemble of 2**"]
+    assert re.findall(r"(?m)^\| (\S*attention, \w+ [\w ]*\d\S*) \|", text) == titles
+    assert f"| **attention, ensemble of 2** | {shown} |" in text
+    assert "**attention, ensemble of 2** is better than the mean of its models: " in text
+    table = reporting.readme_table(files.read_json(paths.COMPARISON / "comparison.json"))
+    assert f"| **attention, ensemble of 2** | 2,469,134 | {shown} |" in table
+    assert "In an ensemble's brackets: its 95% bootstrap interval." in table
+    changed = {name for name, content in snapshot(paths.COMPARISON).items() if content != without[name]}
+    assert {Path(name).name for name in changed} == {files.SEAL, "comparison.json", "comparison.md"}
+
+
+def test_an_ensemble_of_other_seeds_is_refused(reports: dict[str, Any]) -> None:
+    """Scores that are left from other seeds, or none, are named with the stage that makes them."""
+    write_params(lambda params: params.update(ensembles=["attention"]))
+    with pytest.raises(UserError, match=r"ensemble\.json does not exist; run `dvc repro evaluate_ensemble@attention`"):
+        compare.main()
+    scores = files.read_json(paths.scores("attention", 1))
+    files.write_json(paths.scores("attention", paths.ENSEMBLE), scores | {"seeds": [1, 3]})
+    with pytest.raises(UserError, match=r"is of the seeds \[1, 3\], not of \[1, 2\]"):
+        compare.main()
 
 
 def test_a_single_variant_is_compared_with_nothing(reports: dict[str, Any]) -> None:

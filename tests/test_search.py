@@ -1,5 +1,6 @@
 """Search against models that are tables: small enough to enumerate every translation."""
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from nmt.subwords import BOS, EOS, PAD, UNK
 CODES = 997
 POSITIONS = 12
 REAL = (EOS, 4, 5, 6)
+PENALTIES = {"length_penalty": 1.0, "coverage_penalty": 0.0}
+COVERAGE = st.sampled_from([0.0, 0.3, 2.0])
 Scored = list[tuple[float, list[int]]]
 """Scores and ids."""
 
@@ -85,16 +88,23 @@ def force(model: TableModel, source: Tensor, ids: list[int]) -> tuple[float, Ten
     return log_p, model.attention[codes, : len(source)].softmax(1)
 
 
-def brute_force(model: TableModel, source: Tensor, longest: int, penalty: float) -> Scored:
+def score(model: TableModel, source: Tensor, ids: list[int], penalty: float, coverage: float) -> float:
+    """What ended hypotheses are compared by, word for word as the equation has it."""
+    log_p, attention = force(model, source, ids)
+    covered = [sum(weights) for weights in attention.t().tolist()] if model.has_attention else []
+    return log_p / len(ids) ** penalty + coverage * sum(math.log(min(one, 1.0)) for one in covered)
+
+
+def brute_force(model: TableModel, source: Tensor, longest: int, penalty: float, coverage: float) -> Scored:
     """Every translation of at most `longest` tokens, best first."""
     inner = [token for token in REAL if token != EOS]
     all_ids = [[*head, EOS] for length in range(longest) for head in itertools.product(inner, repeat=length)]
     all_ids += [list(ids) for ids in itertools.product(inner, repeat=longest)]
-    scored = [(force(model, source, ids)[0] / len(ids) ** penalty, ids) for ids in all_ids]
+    scored = [(score(model, source, ids, penalty, coverage), ids) for ids in all_ids]
     return sorted(scored, key=lambda pair: -pair[0])
 
 
-def beam_by_hand(model: TableModel, source: Tensor, beam: int, longest: int, penalty: float) -> Scored:
+def beam_by_hand(model: TableModel, source: Tensor, beam: int, longest: int, penalty: float, coverage: float) -> Scored:
     """The beam search that the docstring describes, for one sentence, in plain Python and without the bound."""
     running: Scored = [(0.0, [])]
     ended: Scored = []
@@ -102,7 +112,8 @@ def beam_by_hand(model: TableModel, source: Tensor, beam: int, longest: int, pen
         grown = [([*ids, token]) for _, ids in running for token in REAL]
         best = sorted(((force(model, source, ids)[0], ids) for ids in grown), key=lambda pair: -pair[0])
         best = best[: beam - len(ended)]
-        ended += [(log_p / length**penalty, ids) for log_p, ids in best if ids[-1] == EOS or length == longest]
+        ends = [ids for _, ids in best if ids[-1] == EOS or length == longest]
+        ended += [(score(model, source, ids, penalty, coverage), ids) for ids in ends]
         running = [(log_p, ids) for log_p, ids in best if ids[-1] != EOS and length < longest]
     return sorted(ended, key=lambda pair: -pair[0])
 
@@ -125,51 +136,63 @@ def assert_same(left: Hypotheses, right: Hypotheses) -> None:
 
 
 @settings(max_examples=60)
-@given(seed=st.integers(0, 10**6), penalty=st.sampled_from([0.0, 0.6, 1.0, 2.0]))
-def test_beam_of_one_is_greedy(seed: int, penalty: float) -> None:
+@given(seed=st.integers(0, 10**6), penalty=st.sampled_from([0.0, 0.6, 1.0, 2.0]), coverage=COVERAGE)
+def test_beam_of_one_is_greedy(seed: int, penalty: float, coverage: float) -> None:
     """Ids, scores, log-probabilities and attention are equal to the last bit."""
     model, (source, lengths) = TableModel(seed), sources(seed, 9)
     limits = torch.randint(1, 15, (9,), generator=torch.Generator().manual_seed(seed))
-    arguments = {"length_penalty": penalty, "max_lengths_B": limits}
+    arguments = {"length_penalty": penalty, "coverage_penalty": coverage, "max_lengths_B": limits}
     greedy = greedy_search(model, source, lengths, **arguments)
     assert_same(beam_search(model, source, lengths, beam_size=1, n_best=1, **arguments), greedy)
 
 
 @settings(max_examples=25)
-@given(seed=st.integers(0, 10**6), penalty=st.sampled_from([0.0, 0.6, 1.0, 2.0]), longest=st.integers(1, 4))
-def test_wide_beam_finds_what_brute_force_finds(seed: int, penalty: float, longest: int) -> None:
+@given(
+    seed=st.integers(0, 10**6),
+    penalty=st.sampled_from([0.0, 0.6, 1.0, 2.0]),
+    coverage=COVERAGE,
+    longest=st.integers(1, 4),
+)
+def test_wide_beam_finds_what_brute_force_finds(seed: int, penalty: float, coverage: float, longest: int) -> None:
     """A beam with a place for everything returns the five best of all translations, in order."""
     model, (source, lengths) = TableModel(seed), sources(seed, 3)
     limits = torch.tensor([longest, 1, max(1, longest - 1)])
-    found = beam_search(model, source, lengths, beam_size=200, n_best=5, length_penalty=penalty, max_lengths_B=limits)
+    arguments = {"length_penalty": penalty, "coverage_penalty": coverage, "max_lengths_B": limits}
+    found = beam_search(model, source, lengths, beam_size=200, n_best=5, **arguments)
     for row in range(3):
-        expected = brute_force(model, source[row, : lengths[row]], int(limits[row]), penalty)[:5]
+        expected = brute_force(model, source[row, : lengths[row]], int(limits[row]), penalty, coverage)[:5]
         assert [ids for _, ids in listed(found, row)] == [ids for _, ids in expected]
         assert [score for score, _ in listed(found, row)] == pytest.approx([score for score, _ in expected], rel=1e-5)
 
 
-@settings(max_examples=25)
-@given(seed=st.integers(0, 10**6), penalty=st.sampled_from([0.0, 0.6, 1.0, 2.0]), beam=st.integers(2, 5))
-def test_narrow_beam_does_what_its_docstring_says(seed: int, penalty: float, beam: int) -> None:
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    penalty=st.sampled_from([0.0, 0.6, 1.0, 2.0]),
+    coverage=COVERAGE,
+    beam=st.integers(2, 5),
+)
+def test_narrow_beam_does_what_its_docstring_says(seed: int, penalty: float, coverage: float, beam: int) -> None:
     """The batched search keeps and drops exactly what a plain loop over one sentence's hypotheses does."""
     model, (source, lengths) = TableModel(seed), sources(seed, 6)
-    arguments = {"length_penalty": penalty, "max_lengths_B": torch.full((6,), 6)}
+    arguments = {"length_penalty": penalty, "coverage_penalty": coverage, "max_lengths_B": torch.full((6,), 6)}
     found = beam_search(model, source, lengths, beam_size=beam, n_best=beam, **arguments)
     for row in range(6):
-        expected = beam_by_hand(model, source[row, : lengths[row]], beam, 6, penalty)
+        expected = beam_by_hand(model, source[row, : lengths[row]], beam, 6, penalty, coverage)
         assert [ids for _, ids in listed(found, row)] == [ids for _, ids in expected]
+        assert [score for score, _ in listed(found, row)] == pytest.approx([score for score, _ in expected], rel=1e-5)
 
 
 @settings(max_examples=40)
-@given(seed=st.integers(0, 10**6), penalty=st.sampled_from([0.0, 0.6, 1.0, 2.0]))
-def test_stopping_early_never_loses_the_best(seed: int, penalty: float) -> None:
+@given(seed=st.integers(0, 10**6), penalty=st.sampled_from([0.0, 0.6, 1.0, 2.0]), coverage=COVERAGE)
+def test_stopping_early_never_loses_the_best(seed: int, penalty: float, coverage: float) -> None:
     """The bound is sound: asking for fewer hypotheses stops sooner and changes none of those that are returned."""
     model, (source, lengths) = TableModel(seed), sources(seed, 8)
     rows = {}
     found = {}
     for n_best in (1, 2, 5):
         model.rows_computed = 0
-        arguments = {"length_penalty": penalty, "max_lengths_B": torch.full((8,), 12)}
+        arguments = {"length_penalty": penalty, "coverage_penalty": coverage, "max_lengths_B": torch.full((8,), 12)}
         found[n_best] = beam_search(model, source, lengths, beam_size=5, n_best=n_best, **arguments)
         rows[n_best] = model.rows_computed
     for row in range(8):
@@ -186,8 +209,9 @@ def test_bound_saves_work() -> None:
     for n_best in (1, 8):
         model.rows_computed = 0
         beam_search(
-            model, source, lengths, beam_size=8, n_best=n_best, length_penalty=0.0, max_lengths_B=torch.full((40,), 30)
-        )
+            model, source, lengths, beam_size=8, n_best=n_best, length_penalty=0.0, coverage_penalty=0.0,
+            max_lengths_B=torch.full((40,), 30),
+        )  # fmt: skip
         work.append(model.rows_computed)
     assert work[0] < work[1] / 2
 
@@ -198,8 +222,9 @@ def test_n_best_is_sorted_and_distinct(seed: int, beam: int) -> None:
     """Best first, no sequence twice, scores as defined, pad, bos and unk never written."""
     model, (source, lengths) = TableModel(seed), sources(seed, 5)
     found = beam_search(
-        model, source, lengths, beam_size=beam, n_best=beam, length_penalty=0.7, max_lengths_B=torch.full((5,), 7)
-    )
+        model, source, lengths, beam_size=beam, n_best=beam, length_penalty=0.7, coverage_penalty=0.0,
+        max_lengths_B=torch.full((5,), 7),
+    )  # fmt: skip
     for row in range(5):
         pairs = listed(found, row)
         scores = [score for score, _ in pairs]
@@ -220,7 +245,7 @@ def test_attention_is_that_of_forced_decoding(seed: int, beam: int) -> None:
     """Each kept hypothesis, not only the best, has the rows with which it was written, and none at padding."""
     model, (source, lengths) = TableModel(seed), sources(seed, 5)
     found = beam_search(
-        model, source, lengths, beam_size=beam, n_best=beam, length_penalty=1.0, max_lengths_B=torch.full((5,), 9)
+        model, source, lengths, beam_size=beam, n_best=beam, **PENALTIES, max_lengths_B=torch.full((5,), 9)
     )
     assert found.attention_BNTS is not None
     for row in range(5):
@@ -236,19 +261,55 @@ def test_attention_is_that_of_forced_decoding(seed: int, beam: int) -> None:
 def test_model_without_attention_has_no_matrix() -> None:
     """None all the way, from both searches."""
     model, (source, lengths) = TableModel(1, attention=False), sources(1, 4)
-    arguments = {"length_penalty": 1.0, "max_lengths_B": torch.full((4,), 5)}
+    arguments = {**PENALTIES, "max_lengths_B": torch.full((4,), 5)}
     assert beam_search(model, source, lengths, beam_size=3, n_best=2, **arguments).attention_BNTS is None
     assert greedy_search(model, source, lengths, **arguments).attention_BNTS is None
 
 
+def test_coverage_of_no_attention_is_nothing() -> None:
+    """A penalty changes no score of a model without attention, so both variants can share the parameter."""
+    model, (source, lengths) = TableModel(1, attention=False), sources(1, 4)
+    limits = {"max_lengths_B": torch.full((4,), 5), "length_penalty": 1.0}
+    for search_all in (greedy_search, functools.partial(beam_search, beam_size=3, n_best=3)):
+        without, with_penalty = (
+            search_all(model, source, lengths, coverage_penalty=penalty, **limits) for penalty in (0.0, 0.5)
+        )
+        assert torch.equal(without.ids_BNT, with_penalty.ids_BNT)
+        assert torch.equal(without.scores_BN, with_penalty.scores_BN)
+
+
+def test_coverage_prefers_what_looked_everywhere() -> None:
+    """A penalty makes the search take a less probable translation that left less of the source out."""
+    model, (source, lengths) = TableModel(4), (torch.tensor([[7, 8, 9, 10, 11]]), torch.tensor([5]))
+    arguments = {"length_penalty": 0.0, "max_lengths_B": torch.tensor([4])}
+    log_p, coverage = [], []
+    for penalty in (0.0, 10.0):
+        found = beam_search(model, source, lengths, beam_size=200, n_best=1, coverage_penalty=penalty, **arguments)
+        assert found.attention_BNTS is not None
+        log_p.append(float(found.log_probabilities_BN[0, 0]))
+        coverage.append(float(found.attention_BNTS[0, 0].sum(0).clamp(max=1.0).log().sum()))
+    assert log_p[0] > log_p[1]
+    assert coverage[0] < coverage[1]
+
+
+def test_a_weight_of_zero_keeps_scores_finite() -> None:
+    """What float32 rounds to no attention at all costs much, but not everything."""
+    model, (source, lengths) = TableModel(6), (torch.tensor([[7, 8]]), torch.tensor([2]))
+    model.attention[:, 1] = -1000.0
+    arguments = {"length_penalty": 1.0, "coverage_penalty": 0.2, "max_lengths_B": torch.tensor([4])}
+    greedy = greedy_search(model, source, lengths, **arguments)
+    assert_same(beam_search(model, source, lengths, beam_size=1, n_best=1, **arguments), greedy)
+    assert -100.0 < float(greedy.scores_BN[0, 0]) < -10.0
+
+
 @settings(max_examples=30)
-@given(seed=st.integers(0, 10**6), beam=st.integers(1, 4), data=st.data())
-def test_order_and_padding_change_nothing(seed: int, beam: int, data: st.DataObject) -> None:
+@given(seed=st.integers(0, 10**6), beam=st.integers(1, 4), coverage=COVERAGE, data=st.data())
+def test_order_and_padding_change_nothing(seed: int, beam: int, coverage: float, data: st.DataObject) -> None:
     """A sentence alone gets what it gets anywhere in a padded batch."""
     model, (source, lengths) = TableModel(seed), sources(seed, 6)
     order = torch.tensor(data.draw(st.permutations(range(6))))
     limits = lengths + 3
-    arguments = {"beam_size": beam, "n_best": beam, "length_penalty": 1.0}
+    arguments = {"beam_size": beam, "n_best": beam, "length_penalty": 1.0, "coverage_penalty": coverage}
     whole = beam_search(model, source, lengths, max_lengths_B=limits, **arguments)
     shuffled = beam_search(model, source[order], lengths[order], max_lengths_B=limits[order], **arguments)
     for place, row in enumerate(order.tolist()):
@@ -265,7 +326,7 @@ def test_retiring_changes_nothing(beam: int, monkeypatch: pytest.MonkeyPatch) ->
     for share in (1, 8, 10**9):
         monkeypatch.setattr(search, "_RETIRE_SHARE", share)
         model.rows_computed = 0
-        arguments = {"length_penalty": 1.0, "max_lengths_B": lengths + 8}
+        arguments = {**PENALTIES, "max_lengths_B": lengths + 8}
         found.append(beam_search(model, source, lengths, beam_size=beam, n_best=beam, **arguments))
         work.append(model.rows_computed)
         if beam == 1:
@@ -283,7 +344,7 @@ def test_prefixes_are_respected(seed: int, beam: int) -> None:
     model, (source, lengths) = TableModel(seed), sources(seed, 4)
     prefixes = torch.tensor([[4, 5, 6], [PAD, PAD, PAD], [6, PAD, PAD], [5, 5, PAD]])
     limits = torch.full((4,), 6)
-    arguments = {"length_penalty": 1.0, "max_lengths_B": limits}
+    arguments = {**PENALTIES, "max_lengths_B": limits}
     found = beam_search(model, source, lengths, beam_size=beam, n_best=beam, prefixes_BP=prefixes, **arguments)
     free = beam_search(model, source, lengths, beam_size=beam, n_best=beam, **arguments)
     assert listed(found, 1) == listed(free, 1)
@@ -301,10 +362,10 @@ def test_wide_beam_under_a_prefix_is_brute_force_under_a_prefix() -> None:
     """The best of all translations that begin with the prefix."""
     model, (source, lengths) = TableModel(8), sources(8, 1)
     found = beam_search(
-        model, source, lengths, beam_size=200, n_best=3, length_penalty=1.0, max_lengths_B=torch.tensor([4]),
+        model, source, lengths, beam_size=200, n_best=3, **PENALTIES, max_lengths_B=torch.tensor([4]),
         prefixes_BP=torch.tensor([[5]]),
     )  # fmt: skip
-    expected = [ids for _, ids in brute_force(model, source[0], 4, 1.0) if ids[0] == 5][:3]
+    expected = [ids for _, ids in brute_force(model, source[0], 4, 1.0, 0.0) if ids[0] == 5][:3]
     assert [ids for _, ids in listed(found, 0)] == expected
 
 
@@ -314,11 +375,11 @@ def test_ties_go_to_the_lowest_index() -> None:
     model.logits = torch.zeros(CODES, 40)
     source, lengths = sources(0, 3)
     limits = torch.full((3,), 3)
-    found = beam_search(model, source, lengths, beam_size=4, n_best=4, length_penalty=1.0, max_lengths_B=limits)
+    found = beam_search(model, source, lengths, beam_size=4, n_best=4, **PENALTIES, max_lengths_B=limits)
     for row in range(3):
         assert [ids for _, ids in listed(found, row)] == [[EOS], [4, EOS], [4, 4, EOS], [4, 4, 4]]
         assert [score for score, _ in listed(found, row)] == pytest.approx([-math.log(40)] * 4)
-    greedy = greedy_search(model, source, lengths, length_penalty=1.0, max_lengths_B=limits)
+    greedy = greedy_search(model, source, lengths, **PENALTIES, max_lengths_B=limits)
     assert greedy.ids_BNT.flatten().tolist() == [EOS] * 3
 
 
@@ -340,7 +401,7 @@ def test_cut_hypotheses_are_accepted() -> None:
     model, (source, lengths) = TableModel(2), sources(2, 3)
     model.logits[:, EOS] = -50.0
     found = beam_search(
-        model, source, lengths, beam_size=3, n_best=3, length_penalty=1.0, max_lengths_B=torch.tensor([2, 5, 1])
+        model, source, lengths, beam_size=3, n_best=3, **PENALTIES, max_lengths_B=torch.tensor([2, 5, 1])
     )
     assert found.lengths_BN.tolist() == [[2] * 3, [5] * 3, [1] * 3]
     assert not (found.ids_BNT == EOS).any()

@@ -35,7 +35,13 @@ LINES = [
     "我👍🏽🇨🇳你",
     "猫" * 300,
 ]
-DECODING = {"length_penalty": 1.0, "max_length_ratio": 1.5, "max_length_extra": 4, "batch_sentences": 8}
+DECODING = {
+    "length_penalty": 1.0,
+    "coverage_penalty": 0.0,
+    "max_length_ratio": 1.5,
+    "max_length_extra": 4,
+    "batch_sentences": 8,
+}
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,13 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Untrained bundles with attention and without."""
     root = tmp_path_factory.mktemp("bundles")
     folders = {kind: write_bundle(root / kind / "bundle", kind) for kind in ("additive", "none")}
-    decoding = {"length_penalty": 1.0, "max_length_ratio": 1.0, "max_length_extra": 2, "batch_sentences": 8}
+    decoding = {
+        "length_penalty": 1.0,
+        "coverage_penalty": 0.0,
+        "max_length_ratio": 1.0,
+        "max_length_extra": 2,
+        "batch_sentences": 8,
+    }
     write_json(folders["additive"] / "decoding.json", {"beam_size": 3, "n_best": 1, **decoding})
     return folders
 

@@ -270,6 +270,24 @@ def test_a_new_variant_runs_what_it_needs(small_project: Project, tmp_path: Path
     assert ("with-dot",) in tags
 
 
+@pytest.mark.integration
+def test_seeds_translate_together(small_project: Project, tmp_path: Path) -> None:
+    """`ensembles` adds a row for the models of all seeds; a second run runs nothing, and without it nothing is run."""
+    project = small_project.copy(tmp_path / "project")
+    project.set_params({"seeds": [1, 2], "ensembles": ["attention"]})
+    together = {"translate_ensemble@attention", "evaluate_ensemble@attention"}
+    again = {f"{stage}@{model}-2" for stage in PER_MODEL for model in MODELS} | {"compare", "report"}
+    assert project.stages_run(project.dvc("repro")) == again | together
+    assert project.stages_run(project.dvc("repro")) == set()
+    comparison = (project.folder / "reports/comparison/comparison.md").read_text("utf-8")
+    assert "| **attention, ensemble of 2** |" in comparison
+    assert "reports/scores/attention/ensemble.json" in project.dvc("metrics", "show")
+    project.set_params({"ensembles": ["plain", "attention"]})
+    assert project.stages_run(project.dvc("repro")) == {
+        "translate_ensemble@plain", "evaluate_ensemble@plain", "compare", "report"
+    }  # fmt: skip
+
+
 def test_an_experiment_in_a_copy_keeps_its_run(small_project: Project, tmp_path: Path) -> None:
     """`--temp` runs in a folder that DVC throws away; the run stays in the project's store."""
     project = small_project.copy(tmp_path / "project")

@@ -1,6 +1,8 @@
 """The stage `translate`: what it writes, and that it writes the same twice."""
 
 import json
+import math
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from nmt import paths, tracking
 from nmt.errors import UserError
 from nmt.files import SEAL, read_json_lines, read_lines, read_matrices, write_json_lines, write_lines
-from nmt.stages import translate
+from nmt.stages import translate, translate_ensemble
 from nmt.stages.translate import consecutive_groups, main
 from nmt.words import segment
 from tests.bundles import SOURCE, TARGET, write_bundle
@@ -38,7 +40,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     write_json_lines(paths.prepared_records("test"), records)
     (tmp_path / "dvc.yaml").write_text(
-        "stages: {translate: {params: [translate], deps: [data, 'models/${item.variant}']}}"
+        "stages: {translate: {params: [translate], deps: [data, 'models/${item.variant}']},"
+        " translate_ensemble: {params: [seeds], deps: ['models/${item.variant}']}}"
     )
     write_bundle(paths.bundle("attention", 1), "additive")
     write_bundle(paths.bundle("plain", 1), "none")
@@ -170,6 +173,40 @@ def test_a_cut_run_goes_on(project: Path, monkeypatch: pytest.MonkeyPatch, part:
     assert set(written) == set(names[names.index(part) :])
     assert set(before) == set(names[: names.index(part)])
     assert contents(paths.translations("attention", 1)) == first
+
+
+def test_an_ensemble_translates_together(project: Path) -> None:
+    """The files of one model less what is asked of one alone; each reference's token has the mean of its models' p."""
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    (project / "params.yaml").write_text(re.sub(r"(?m)^seeds: .*$", "seeds: [1, 2]", text), encoding="utf-8")
+    write_bundle(paths.bundle("attention", 2), "additive", seed=5)
+    translate_ensemble.main("attention")
+    folder = paths.translations("attention", paths.ENSEMBLE)
+    kept = ["hypotheses.jsonl", "hypotheses.txt", "joined.jsonl", "references.jsonl"]
+    assert sorted(contents(folder)) == sorted([SEAL, *kept, "attention.npz", "references.attention.npz"])
+    assert len(read_lines(folder / "hypotheses.txt")) == PAIRS
+    for seed in (1, 2):
+        main("attention", seed)
+    one, two, both = (
+        [
+            math.exp(log_p)
+            for line in read_json_lines(paths.translations("attention", name) / "references.jsonl")
+            for log_p in line["token_log_probabilities"]
+        ]
+        for name in (1, 2, paths.ENSEMBLE)
+    )
+    assert both == pytest.approx([(a + b) / 2 for a, b in zip(one, two, strict=True)], rel=1e-4)
+    assert one != pytest.approx(two, rel=1e-2)
+    texts = [read_lines(paths.translations("attention", name) / "hypotheses.txt") for name in (1, 2, paths.ENSEMBLE)]
+    assert texts[2] not in texts[:2]
+
+
+def test_an_ensemble_lacks_no_model(project: Path) -> None:
+    """A seed that was not trained is named."""
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    (project / "params.yaml").write_text(re.sub(r"(?m)^seeds: .*$", "seeds: [1, 2]", text), encoding="utf-8")
+    with pytest.raises(UserError, match=r"attention/2 holds no model"):
+        translate_ensemble.main("attention")
 
 
 def test_unequal_test_set_is_refused(project: Path) -> None:

@@ -19,7 +19,15 @@ from nmt.translation import Hypothesis
 from nmt.translator import LONGEST_SOURCE, Translator
 from tests.bundles import write_bundle
 
-BEAM = Decoding(beam_size=3, n_best=3, length_penalty=1.0, max_length_ratio=1.5, max_length_extra=4, batch_sentences=4)
+BEAM = Decoding(
+    beam_size=3,
+    n_best=3,
+    length_penalty=1.0,
+    coverage_penalty=0.0,
+    max_length_ratio=1.5,
+    max_length_extra=4,
+    batch_sentences=4,
+)
 LINES = [
     "我喜欢吃苹果。",
     "",
@@ -41,10 +49,11 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: write_bundle(root / kind / "bundle", kind) for kind in ("additive", "general", "none")}
 
 
-@pytest.fixture(scope="module", params=["additive", "general", "none"])
+@pytest.fixture(scope="module", params=[["additive"], ["general"], ["none"], ["additive", "general"]], ids="+".join)
 def translator(bundles: dict[str, Path], request: pytest.FixtureRequest) -> Translator:
-    """A translator with a beam of 3."""
-    return Translator.load(bundles[request.param], BEAM, device="cpu", threads=1)
+    """A translator with a beam of 3, of one model or of two together."""
+    first, *others = (bundles[kind] for kind in request.param)
+    return Translator.load(first, BEAM, others=others, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +171,23 @@ def test_attention_and_score_are_those_of_forced_decoding(translator: Translator
             if hypothesis.attention is not None:
                 assert weights is not None
                 np.testing.assert_allclose(hypothesis.attention, weights[0].numpy(), atol=1e-5)
+
+
+def test_coverage_counts_in_the_score(attentive: Translator) -> None:
+    """Scores are those of the docstring, of a line that is cut, too; some best translations change."""
+    decoding = BEAM.model_copy(update={"coverage_penalty": 0.4})
+    lines = [line for line in LINES if line.strip()] + ["我喜欢吃苹果。你好!" * 60]
+    translations = Translator(attentive.bundle, decoding).translate(lines)
+    for translation in translations:
+        for one in translation.hypotheses:
+            assert one.attention is not None
+            assert one.score == pytest.approx(one.log_probability / len(one.pieces) + 0.4 * one.coverage, rel=1e-4)
+        scores = [one.score for one in translation.hypotheses]
+        assert scores == sorted(scores, reverse=True)
+    assert translations[-1].source_pieces.count("</s>") > 1
+    assert [one.hypotheses[0].text for one in translations] != [
+        one.hypotheses[0].text for one in attentive.translate(lines)
+    ]
 
 
 def test_greedy_is_a_beam_of_one(attentive: Translator) -> None:
@@ -300,7 +326,7 @@ def test_diverged_model_is_named(bundles: dict[str, Path]) -> None:
     """A model full of NaN gives one error, not nonsense."""
     broken = Translator.load(bundles["additive"], BEAM, device="cpu", threads=1)
     with torch.no_grad():
-        broken.model.bridge.weight.fill_(torch.nan)
+        broken.bundle.model.bridge.weight.fill_(torch.nan)
     for beam in (1, 3):
         with pytest.raises(UserError, match="not finite"):
             broken.translate(["你好"], beam_size=beam)
@@ -319,6 +345,9 @@ def test_decoding_settings_come_from_params_the_bundle_or_nowhere(bundles: dict[
     write_text(tmp_path / "decoding.json", "{")
     with pytest.raises(UserError, match=r"decoding\.json"):
         Decoding.beside(tmp_path)
+    older = {name: value for name, value in BEAM.model_dump().items() if name != "coverage_penalty"}
+    write_json(tmp_path / "decoding.json", older)
+    assert Decoding.beside(tmp_path) == BEAM
     with pytest.raises(UserError, match="holds no model"):
         Translator.load(tmp_path)
     assert BEAM.changed(2, None).n_best == 2

@@ -9,7 +9,7 @@ from nmt import frequency, scoring
 from nmt.config import Params
 from nmt.corpus import text_lengths
 from nmt.errors import UserError
-from nmt.runs import SCORES, Run, Runs
+from nmt.runs import SCORES, EnsembleRun, Run, Runs
 from nmt.scoring import Bootstrap, Floats, Joined, Statistics
 from nmt.significance import Effect, gap_slope, paired_bootstrap, paired_shares
 from nmt.testset import Sentences
@@ -30,8 +30,17 @@ SHARES = ("perplexity_per_token", "perplexity_per_word", "exact_match")
 TESTED = ("bleu", "chrf")
 
 
-def compare(params: Params, sentences: Sentences, runs: Runs, words: Mapping[str, int]) -> dict[str, Any]:
-    """Return the whole comparison, ready for JSON; `words` are those of the training text with their counts."""
+def compare(
+    params: Params,
+    sentences: Sentences,
+    runs: Runs,
+    together: Mapping[str, EnsembleRun],
+    words: Mapping[str, int],
+) -> dict[str, Any]:
+    """Return the whole comparison, ready for JSON.
+
+    `together` are ensembles of the models of `runs`, `words` those of the training text with their counts.
+    """
     first = next(iter(runs.values()))[0]
     return {
         "corpus": params.corpus.model_dump(),
@@ -43,6 +52,7 @@ def compare(params: Params, sentences: Sentences, runs: Runs, words: Mapping[str
         "bootstrap_samples": params.compare.bootstrap_samples,
         "signatures": {metric: first.scores[metric]["signature"] for metric in SCORES},
         "variants": {name: summarise(several) for name, several in runs.items()},
+        **ensembles(params, sentences, runs, together),
         "tests": tests(params, sentences, runs, words),
         "examples": examples(params, sentences, runs),
     }
@@ -54,8 +64,7 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "attention": runs[0].scores["attention"],
         "training": {key: measure([run.training[key] for run in runs]) for key in TRAINING_MEASURES},
-        "scores": {key: score_measure([score[key] for score in scores]) for key in SCORES}
-        | {key: measure([score[key] for score in scores]) for key in SHARES},
+        "scores": main_scores(scores),
         "by_length": [by_length_row(rows) for rows in zip(*(score["by_length"] for score in scores), strict=True)],
         "joined": [joined_row(rows) for rows in zip(*(score["joined"] for score in scores), strict=True)],
         "by_frequency": [
@@ -65,6 +74,13 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
         "alignment": alignment(runs),
         "attention_report": attention_measures(runs),
         "runs": [run_numbers(run) for run in runs],
+    }
+
+
+def main_scores(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the means over seeds of what is told of the whole test set."""
+    return {key: score_measure([score[key] for score in scores]) for key in SCORES} | {
+        key: measure([score[key] for score in scores]) for key in SHARES
     }
 
 
@@ -190,8 +206,40 @@ def tests(params: Params, sentences: Sentences, runs: Runs, words: Mapping[str, 
     }
 
 
-def count(run: Run, sentences: Sentences, metric: str, language: str) -> Statistics:
-    """Count one metric in one run's hypotheses."""
+def ensembles(
+    params: Params, sentences: Sentences, runs: Runs, together: Mapping[str, EnsembleRun]
+) -> dict[str, dict[str, Any]]:
+    """Return the numbers of each ensemble, and its tests against the mean of its models; nothing where there is none.
+
+    A key that stands there only with ensembles leaves the comparisons of all others as they are.
+    """
+    settings, language = params.compare, params.corpus.target
+    bootstrap = Bootstrap(settings.bootstrap_samples, params.evaluate.confidence, settings.bootstrap_seed)
+    found = {
+        name: {
+            "models": len(one.seeds),
+            "parameters": sum(run.training["parameters"] for run in runs[name]),
+            "scores": main_scores([one.scores]),
+            "by_length": [by_length_row([row]) for row in one.scores["by_length"]],
+            "joined": [joined_row([row]) for row in one.scores["joined"]],
+            "tests": {
+                metric: effect(
+                    paired_bootstrap(
+                        [count(one, sentences, metric, language)],
+                        [count(run, sentences, metric, language) for run in runs[name]],
+                        bootstrap,
+                    )
+                )
+                for metric in TESTED
+            },
+        }
+        for name, one in together.items()
+    }
+    return {"ensembles": found} if found else {}
+
+
+def count(run: Run | EnsembleRun, sentences: Sentences, metric: str, language: str) -> Statistics:
+    """Count one metric in the hypotheses of one run, or of an ensemble."""
     return scoring.statistics(scoring.METRICS[metric](language), run.translations.hypotheses, sentences.references)
 
 

@@ -28,6 +28,7 @@ Threads = Annotated[int, Field(gt=0, le=1024)]
 Samples = Annotated[int, Field(gt=0, le=1_000_000)]
 Beam = Annotated[int, Field(gt=0, le=1000)]
 LengthPenalty = Annotated[float, Field(ge=0.0, le=10.0)]
+CoveragePenalty = Annotated[float, Field(ge=0.0, le=10.0)]
 LengthRatio = Annotated[float, Field(gt=0.0, le=100.0)]
 LengthExtra = Annotated[int, Field(gt=0, le=10_000)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -200,6 +201,7 @@ class Train(Section):
 class Translate(Section):
     beam_size: Beam
     length_penalty: LengthPenalty
+    coverage_penalty: CoveragePenalty
     max_length_ratio: LengthRatio
     max_length_extra: LengthExtra
     n_best: Positive
@@ -262,6 +264,8 @@ class Params(Section):
     corpus: Corpus
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
+    ensembles: list[Name]
+    """Variants whose seeds' models also translate together."""
     runtime: Runtime
     prepare: Prepare
     tokenize: Tokenize
@@ -286,6 +290,12 @@ class Params(Section):
             raise ValueError(f"seeds: {self.seeds} names a seed twice")
         if self.model.tie_embeddings and not self.tokenize.joint:
             raise ValueError("model.tie_embeddings: source and target have other pieces; set tokenize.joint to true")
+        if unknown := [name for name in self.ensembles if name not in self.variants]:
+            raise ValueError(f"ensembles: {unknown[0]!r} is no key of variants: {', '.join(self.variants)}")
+        if len(set(self.ensembles)) < len(self.ensembles):
+            raise ValueError(f"ensembles: {self.ensembles} names a variant twice")
+        if self.ensembles and len(self.seeds) < 2:
+            raise ValueError(f"ensembles: {self.ensembles} need several models of a variant, but seeds is {self.seeds}")
         return self
 
     def variant(self, name: str) -> Variant:

@@ -4,10 +4,13 @@ from pathlib import Path
 
 from pydantic import ValidationError, model_validator
 
-from nmt.config import Beam, LengthExtra, LengthPenalty, LengthRatio, Positive, Section, Translate
+from nmt.config import Beam, CoveragePenalty, LengthExtra, LengthPenalty, LengthRatio, Positive, Section, Translate
 from nmt.errors import UserError
 from nmt.files import read_json
 from nmt.records import explain
+
+_NO_COVERAGE = {"coverage_penalty": 0.0}
+"""Models registered before there was such a penalty do not name it."""
 
 
 class Decoding(Section):
@@ -16,6 +19,7 @@ class Decoding(Section):
     beam_size: Beam
     n_best: Positive
     length_penalty: LengthPenalty
+    coverage_penalty: CoveragePenalty
     max_length_ratio: LengthRatio
     max_length_extra: LengthExtra
     batch_sentences: Positive
@@ -36,10 +40,12 @@ class Decoding(Section):
         """What `decoding.json` in a bundle's folder says; without one, greedy search up to 3 x source pieces + 10."""
         path = bundle / "decoding.json"
         if not path.exists():
-            lengths = {"length_penalty": 1.0, "max_length_ratio": 3.0, "max_length_extra": 10}
-            return cls.model_validate({"beam_size": 1, "n_best": 1, **lengths, "batch_sentences": 128})
+            penalties = {"length_penalty": 1.0, **_NO_COVERAGE}
+            lengths = {"max_length_ratio": 3.0, "max_length_extra": 10}
+            return cls.model_validate({"beam_size": 1, "n_best": 1, **penalties, **lengths, "batch_sentences": 128})
         try:
-            return cls.model_validate(read_json(path))
+            settings = read_json(path)
+            return cls.model_validate({**_NO_COVERAGE, **settings} if isinstance(settings, dict) else settings)
         except ValidationError as error:
             raise UserError(f"{path} holds no decoding settings: {explain(error)}") from None
 

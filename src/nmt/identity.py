@@ -28,8 +28,8 @@ def training_id(variant: str, seed: int) -> str:
     return _hash({"variant": variant, "seed": seed, **_inputs(STAGE, variant, seed)})
 
 
-def work_id(stage: str, variant: str, seed: int, *machine: str) -> str:
-    """Hash of all that the bytes of one stage of one model come from, the `machine` included: 16 hexadecimal digits."""
+def work_id(stage: str, variant: str, seed: int | str, *machine: str) -> str:
+    """Hash of all that a stage's bytes for one model or ensemble come from, the `machine` included: 16 digits."""
     own = {"stage": stage, "variant": variant, "seed": seed, "machine": list(machine)}
     return _hash(own | _inputs(stage, variant, seed))
 
@@ -62,7 +62,7 @@ def _files_below(folder: Path) -> Iterator[str]:
             yield name.as_posix()
 
 
-def _inputs(name: str, variant: str, seed: int) -> dict[str, Any]:
+def _inputs(name: str, variant: str, seed: int | str) -> dict[str, Any]:
     """The values of a stage's `params:` and the hashes of its `deps:`."""
     stages = (load_yaml(paths.PIPELINE) or {}).get("stages", {})
     if name not in stages:

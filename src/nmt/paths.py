@@ -24,6 +24,7 @@ REPORTS = Path("reports")
 STATE = Path(".nmt")  # resume state, locks and spools: outside every DVC output, ignored by git
 UNFINISHED = STATE / "unfinished"
 
+ENSEMBLE = "ensemble"  # stands for a seed where all seeds' models of a variant translate together
 SIDES = ("source", "target")
 SPLITS = ("train", "dev", "test")
 
@@ -75,9 +76,9 @@ def training_store(side: str, number: int) -> Path:
     return TOKENIZED / (f"train.{side}.sample-{number}" if number else token_store("train", side).name)
 
 
-def stage(name: str, variant: str, seed: int) -> str:
-    """What DVC calls the stage of one model."""
-    return f"{name}@{variant}-{seed}"
+def stage(name: str, variant: str, seed: int | str) -> str:
+    """What DVC calls the stage of one model, or of an ensemble."""
+    return f"{name}_{ENSEMBLE}@{variant}" if seed == ENSEMBLE else f"{name}@{variant}-{seed}"
 
 
 def bundle(variant: str, seed: int) -> Path:
@@ -90,13 +91,13 @@ def training_report(variant: str, seed: int) -> Path:
     return TRAINING / variant / str(seed)
 
 
-def translations(variant: str, seed: int) -> Path:
-    """Hypotheses, forced decodings and attention matrices of the test set."""
+def translations(variant: str, seed: int | str) -> Path:
+    """Hypotheses, forced decodings and attention matrices of the test set, by one seed's model or the ENSEMBLE."""
     return TRANSLATIONS / variant / str(seed)
 
 
-def scores(variant: str, seed: int) -> Path:
-    """Every metric of one model on the test set."""
+def scores(variant: str, seed: int | str) -> Path:
+    """Every metric of one model, or of the ENSEMBLE, on the test set."""
     return SCORES / variant / f"{seed}.json"
 
 

@@ -133,16 +133,31 @@ class Ranked(Record):
     ter: Score
 
 
-class Scores(Ranked):
-    """The scores of one model."""
+class Measured(Record):
+    """All scores of one model, or of an ensemble."""
 
+    bleu: Score
+    chrf: Score
+    ter: Score
     attention: str
+    perplexity_per_token: float
     by_length: list[dict[str, float]]
     joined: list[dict[str, float]]
     perplexity_per_word: float
     exact_match: float
     by_frequency: list[dict[str, float | None]]
     ablations: dict[str, dict[str, float]]
+
+
+class Scores(Measured, Ranked):
+    """The scores of one model."""
+
+
+class EnsembleScores(Measured):
+    """The scores of the models of several seeds that translate together."""
+
+    variant: str
+    seeds: list[int]
 
 
 def read_one(path: Path, kind: type[Record]) -> dict[str, Any]:

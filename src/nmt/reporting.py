@@ -21,6 +21,7 @@ def markdown(comparison: Mapping[str, Any]) -> str:
     sections = [
         heading(comparison),
         results(comparison),
+        ensembles(comparison),
         by_length(comparison),
         joined(comparison),
         by_frequency(comparison),
@@ -35,7 +36,7 @@ def markdown(comparison: Mapping[str, Any]) -> str:
 
 
 def readme_table(comparison: Mapping[str, Any]) -> str:
-    """Return the README's result table, one row per variant, and what the tests say."""
+    """Return the README's result table, a row per variant and per ensemble, and what the tests say."""
     longest = next(iter(comparison["variants"].values()))["by_length"][-1]
     sizes = [row["joined"] for row in next(iter(comparison["variants"].values()))["joined"]]
     header = ["", "parameters", "BLEU", "chrF", "TER", "perplexity"]
@@ -43,12 +44,18 @@ def readme_table(comparison: Mapping[str, Any]) -> str:
     header += [f"BLEU, {sizes[-1]} sentences in one"] if len(sizes) > 1 else []
     rows = []
     for name, variant in comparison["variants"].items():
-        scores = variant["scores"]
-        row = [f"**{name}**", whole(variant["training"]["parameters"]["mean"])]
-        row += [measured(scores[metric], points) for metric in _TITLES]
-        row += [measured(scores["perplexity_per_token"], points), measured(variant["by_length"][-1]["bleu"], points)]
-        rows.append(row + ([measured(variant["joined"][-1]["bleu"], points)] if len(sizes) > 1 else []))
+        rows.append(readme_row(name, variant["training"]["parameters"]["mean"], variant, len(sizes) > 1))
+        if one := comparison.get("ensembles", {}).get(name):
+            rows.append(readme_row(ensemble(name, one), one["parameters"], one, len(sizes) > 1))
     return "\n\n".join([table(header, rows), uncertainty(comparison), *verdicts(comparison)])
+
+
+def readme_row(name: str, parameters: float, report: Mapping[str, Any], joined: bool) -> list[str]:
+    """Return the README's row of a variant or an ensemble."""
+    scores = report["scores"]
+    row = [f"**{name}**", whole(parameters), *(measured(scores[metric], points) for metric in _TITLES)]
+    row += [measured(scores["perplexity_per_token"], points), measured(report["by_length"][-1]["bleu"], points)]
+    return row + ([measured(report["joined"][-1]["bleu"], points)] if joined else [])
 
 
 def heading(comparison: Mapping[str, Any]) -> str:
@@ -95,6 +102,36 @@ def results(comparison: Mapping[str, Any]) -> str:
             "![Dev loss over the epochs](curves.png)",
         ]
     )
+
+
+def ensembles(comparison: Mapping[str, Any]) -> str:
+    """Return each ensemble below the models that it is made of."""
+    rows = []
+    for name, one in comparison.get("ensembles", {}).items():
+        lines = {f"{name}, seed {run['seed']}": alone(run["scores"]) for run in comparison["variants"][name]["runs"]}
+        lines[f"**{ensemble(name, one)}**"] = one["scores"]
+        for title, scores in lines.items():
+            rows.append([title, *(measured(scores[key], points) for key in (*_TITLES, "perplexity_per_token"))])
+    if not rows:
+        return ""
+    text = (
+        "The models of all seeds translate together: each next token is written by the mean of their probabilities. In "
+        f"brackets: {comparison['confidence']:.0%} bootstrap intervals over the test sentences."
+    )
+    return "\n\n".join(["## Ensembles", text, table(["", *_TITLES.values(), "perplexity per token"], rows)])
+
+
+def ensemble(name: str, one: Mapping[str, Any]) -> str:
+    """Return what an ensemble of a variant is called."""
+    return f"{name}, ensemble of {one['models']}"
+
+
+def alone(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scores of one run in the form that a variant's have."""
+    return {
+        key: {"deviation": None, **({**one, "mean": one["score"]} if isinstance(one, Mapping) else {"mean": one})}
+        for key, one in scores.items()
+    }
 
 
 def by_length(comparison: Mapping[str, Any]) -> str:
@@ -215,6 +252,10 @@ def verdicts(comparison: Mapping[str, Any]) -> list[str]:
             else ""
         )
         lines.append(f"**{name}** is {judge(test['bleu'], comparison)} **{comparison['baseline']}**: {scores}.{slope}")
+    for name, one in comparison.get("ensembles", {}).items():
+        scores = " and ".join(f"{effect(one['tests'][metric])} {_TITLES[metric]}" for metric in ("bleu", "chrf"))
+        verdict = judge(one["tests"]["bleu"], comparison)
+        lines.append(f"**{ensemble(name, one)}** is {verdict} the mean of its models: {scores}.")
     return lines
 
 
@@ -296,7 +337,10 @@ def uncertainty(comparison: Mapping[str, Any]) -> str:
     """Return what the brackets of the tables mean."""
     seeds = comparison["seeds"]
     if len(seeds) > 1:
-        return f"Means over {len(seeds)} seeds ± standard deviation."
+        text = f"Means over {len(seeds)} seeds ± standard deviation."
+        if comparison.get("ensembles"):
+            text += f" In an ensemble's brackets: its {comparison['confidence']:.0%} bootstrap interval."
+        return text
     return f"In brackets: {comparison['confidence']:.0%} bootstrap intervals over the test sentences; one seed."
 
 

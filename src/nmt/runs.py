@@ -36,6 +36,16 @@ class Run:
         return f"{self.variant}-{self.seed}"
 
 
+@dataclass(frozen=True)
+class EnsembleRun:
+    """What is reported about the models of all seeds of one variant that translate together."""
+
+    variant: str
+    seeds: Sequence[int]
+    scores: Mapping[str, Any]
+    translations: Translations
+
+
 Runs = Mapping[str, Sequence[Run]]
 """A variant's name -> its runs, one per seed; in the order of `params.yaml`."""
 
@@ -43,12 +53,34 @@ Runs = Mapping[str, Sequence[Run]]
 def read_runs(params: Params, sentences: Sentences) -> Runs:
     """Read the reports of the variants and seeds of `params.yaml`; whatever else lies in the folders is left alone."""
     runs = {name: [read_run(name, seed, sentences) for seed in params.seeds] for name in params.variants}
+    _check_signatures({run.name: run.scores for several in runs.values() for run in several})
+    return runs
+
+
+def _check_signatures(scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse scores that were not measured in one way."""
     for metric in SCORES:
-        signatures = {run.name: run.scores[metric]["signature"] for several in runs.values() for run in several}
+        signatures = {name: one[metric]["signature"] for name, one in scores.items()}
         if len(set(signatures.values())) > 1:
             listed = ", ".join(f"{name} {signature}" for name, signature in signatures.items())
             raise UserError(f"{metric} was not measured in one way: {listed}; run `dvc repro evaluate`")
-    return runs
+
+
+def read_ensembles(params: Params, sentences: Sentences, runs: Runs) -> Mapping[str, EnsembleRun]:
+    """Read the reports of the ensembles of `params.yaml`, whose models are those of `runs`."""
+    found = {name: read_ensemble(name, params.seeds, sentences) for name in params.ensembles}
+    for name, one in found.items():
+        _check_signatures({f"{name}-{paths.ENSEMBLE}": one.scores, **{run.name: run.scores for run in runs[name]}})
+    return found
+
+
+def read_ensemble(variant: str, seeds: Sequence[int], sentences: Sentences) -> EnsembleRun:
+    """Read the reports of one ensemble."""
+    path, stage = paths.scores(variant, paths.ENSEMBLE), paths.stage("evaluate", variant, paths.ENSEMBLE)
+    scores = records.read_one(testset.present(path, stage), records.EnsembleScores)
+    if scores["seeds"] != list(seeds):
+        raise UserError(f"{path} is of the seeds {scores['seeds']}, not of {list(seeds)}; run `dvc repro {stage}`")
+    return EnsembleRun(variant, seeds, scores, testset.read_translations(variant, paths.ENSEMBLE, sentences))
 
 
 def read_run(variant: str, seed: int, sentences: Sentences) -> Run:

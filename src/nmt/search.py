@@ -1,7 +1,13 @@
 """Greedy and beam search over batches of sentences: tensors only, no loop over sentences or hypotheses.
 
-Beam search as in Graves 2012 (section 2.3) and Sutskever et al. 2014 (section 3.2), hypotheses compared by
-log p(y|x) / length ** penalty: the simple form of the length normalisation in Wu et al. 2016 (section 7).
+Beam search as in Graves 2012 (section 2.3) and Sutskever et al. 2014 (section 3.2). Ended hypotheses are compared by
+the score of Wu et al. 2016 (section 7, equation 14), its length normalisation in the simple form:
+
+    log p(y|x) / length ** length_penalty + coverage_penalty * sum_i log min(sum_t a_ti, 1)
+
+with the attention a_ti of token t on source position i, the end mark's included. Running hypotheses are compared by
+log p(y|x): at one step all are equally long, and what they have not looked at yet they still may. The second term is
+0 for a model without attention, which covers nothing.
 
 Shape suffixes: B sentences of the batch, A sentences still searched, W running hypotheses of each, R = A x W rows of
 the model, C continuations of a row, N kept hypotheses, P prefix, S source positions, T target positions, V vocabulary.
@@ -24,6 +30,9 @@ _RETIRE_SHARE = 8
 class _Rows(Protocol):
     def select(self, rows: Tensor, /) -> Self: ...
 
+
+_LEAST_COVERAGE = torch.finfo(torch.float32).tiny
+"""A weight may be too small for float32; its logarithm must not be infinite."""
 
 _Memory = TypeVar("_Memory", bound=_Rows)
 _State = TypeVar("_State", bound=_Rows)
@@ -51,7 +60,7 @@ class Hypotheses:
     lengths_BN: Tensor
     """eos included; 0 where the beam held fewer than N hypotheses."""
     scores_BN: Tensor
-    """log p(y|x) / length ** length_penalty."""
+    """log p(y|x) / length ** length_penalty, and the coverage penalty."""
     log_probabilities_BN: Tensor
     """log p(y|x), natural, float32: the model's own, not renormalised for barred tokens or a forced prefix."""
     attention_BNTS: Tensor | None
@@ -65,6 +74,7 @@ def greedy_search(
     lengths_B: Tensor,
     *,
     length_penalty: float,
+    coverage_penalty: float,
     max_lengths_B: Tensor,
     prefixes_BP: Tensor | None = None,
 ) -> Hypotheses:
@@ -96,12 +106,16 @@ def greedy_search(
             if not len(rows):
                 break
             memory, state = memory.select(kept), state.select(kept)
-    lengths_B = (ids_BT != PAD).sum(dim=1)
-    longest = int(lengths_B.max())
+    written_B = (ids_BT != PAD).sum(dim=1)
+    longest = int(written_B.max())
+    scores_B = log_p_B / _divisor(written_B, length_penalty)
+    if coverage_penalty and attention_BTS is not None:
+        covered_BS = _padding(source_BS, lengths_B) + attention_BTS.sum(dim=1, dtype=torch.float64)
+        scores_B += _coverage(covered_BS, coverage_penalty)
     return Hypotheses(
         ids_BNT=ids_BT[:, None, :longest],
-        lengths_BN=lengths_B[:, None],
-        scores_BN=(log_p_B / _divisor(lengths_B, length_penalty))[:, None],
+        lengths_BN=written_B[:, None],
+        scores_BN=scores_B[:, None],
         log_probabilities_BN=log_p_B[:, None],
         attention_BNTS=None if attention_BTS is None else attention_BTS[:, None, :longest],
     )
@@ -116,6 +130,7 @@ def beam_search(
     beam_size: int,
     n_best: int,
     length_penalty: float,
+    coverage_penalty: float,
     max_lengths_B: Tensor,
     prefixes_BP: Tensor | None = None,
 ) -> Hypotheses:
@@ -125,7 +140,8 @@ def beam_search(
     One that ends with eos keeps its place for good: finished and running hypotheses compete for the same places. At
     `max_lengths_B` tokens, eos included, the running ones are accepted as they are. A sentence is done when nothing
     runs, or when nothing that runs can still come among the n best: log p only falls, so log p / max_length ** penalty
-    bounds all later scores of a hypothesis (as in Huang et al. 2017, section 3). The best never depends on `n_best`.
+    bounds all later scores of a hypothesis (as in Huang et al. 2017, section 3), whatever its coverage, whose penalty
+    is at most 0. The best never depends on `n_best`.
 
     `prefixes_BP` holds tokens, padded with PAD, that each translation must begin with; their log-probabilities count.
     Equal scores: the earlier end, then the better parent, then the lower token id comes first.
@@ -133,7 +149,8 @@ def beam_search(
     assert 1 <= n_best <= beam_size, f"{n_best} best of a beam of {beam_size}"
     memory = model.encode(source_BS, lengths_B)
     state = model.start(memory)
-    beam = _Beam(max_lengths_B, beam_size, n_best, length_penalty, prefixes_BP)
+    covered_BS = _padding(source_BS, lengths_B) if coverage_penalty else None
+    beam = _Beam(max_lengths_B, beam_size, n_best, length_penalty, coverage_penalty, covered_BS, prefixes_BP)
     while True:
         logits, state, weights = model.step(memory, state, beam.previous_R)
         origin_R, same_rows = beam.extend(logits, weights)
@@ -161,10 +178,19 @@ class _Beam:
     """The bookkeeping of a beam search: running hypotheses, kept ones, and the trace that leads back from them."""
 
     def __init__(
-        self, max_lengths_B: Tensor, beam_size: int, n_best: int, length_penalty: float, prefixes_BP: Tensor | None
+        self,
+        max_lengths_B: Tensor,
+        beam_size: int,
+        n_best: int,
+        length_penalty: float,
+        coverage_penalty: float,
+        covered_BS: Tensor | None,
+        prefixes_BP: Tensor | None,
     ) -> None:
         batch, device = len(max_lengths_B), max_lengths_B.device
-        self.beam_size, self.length_penalty = beam_size, length_penalty
+        self.beam_size, self.length_penalty, self.coverage_penalty = beam_size, length_penalty, coverage_penalty
+        self.covered_AWS = None if covered_BS is None else covered_BS[:, None]
+        """How much the running hypotheses have looked at; None without a penalty, or without attention."""
         self.limits_B, self.prefixes_BP = max_lengths_B, prefixes_BP
         self.rows_A = torch.arange(batch, device=device)
         self.log_p_AW = torch.zeros(batch, 1, device=device)  # -inf: no running hypothesis has this place
@@ -183,6 +209,7 @@ class _Beam:
         (sentences, width), step = self.log_p_AW.shape, len(self.trace)
         log_p_AW, parents_AW, tokens_AW = self._choose(logits_RV)
         self._record(tokens_AW, parents_AW, weights_RS)
+        self._cover(parents_AW, weights_RS)
         order = torch.arange(log_p_AW.shape[1], device=log_p_AW.device)
         valid_AW = (log_p_AW > -torch.inf) & (order < (self.beam_size - self.ended_A)[:, None])
         ends_AW = valid_AW & ((tokens_AW == EOS) | (self.limits_B[self.rows_A] <= step + 1)[:, None])
@@ -197,6 +224,7 @@ class _Beam:
         if kept is not None:
             self.rows_A, self.log_p_AW, self.ended_A = self.rows_A[kept], self.log_p_AW[kept], self.ended_A[kept]
             origin_AW, tokens_AW = origin_AW[kept], tokens_AW[kept]
+            self.covered_AWS = None if self.covered_AWS is None else self.covered_AWS[kept]
         self.previous_R = tokens_AW.flatten()
         return origin_AW.flatten(), kept is None and tokens_AW.shape[1] == width
 
@@ -219,12 +247,22 @@ class _Beam:
         weights_AWS = None if weights_RS is None else weights_RS.view(sentences, -1, weights_RS.shape[1])
         self.trace.append(_Step(place_B, tokens_AW, parents_AW, weights_AWS))
 
+    def _cover(self, parents_AW: Tensor, weights_RS: Tensor | None) -> None:
+        """Add what the continued hypotheses looked at in this step."""
+        if self.covered_AWS is None or weights_RS is None:
+            self.covered_AWS = None
+            return
+        covered_AWS = self.covered_AWS + weights_RS.view(len(parents_AW), -1, weights_RS.shape[1])
+        self.covered_AWS = covered_AWS.take_along_dim(parents_AW[..., None], dim=1)
+
     def _keep(self, log_p_AW: Tensor, codes_W: Tensor) -> None:
         """Merge hypotheses that end with this step (log p; -inf elsewhere) into the n best of each sentence."""
         rows, n_best = self.rows_A, self.scores_BN.shape[1]
         length = codes_W // self.beam_size + 1
-        scores = torch.cat([self.scores_BN[rows], log_p_AW / _divisor(length, self.length_penalty)], dim=1)
-        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        scores_AW = log_p_AW / _divisor(length, self.length_penalty)
+        if self.covered_AWS is not None:
+            scores_AW = scores_AW + _coverage(self.covered_AWS, self.coverage_penalty)
+        scores, order = torch.cat([self.scores_BN[rows], scores_AW], dim=1).sort(dim=1, descending=True, stable=True)
         order = order[:, :n_best]
         self.scores_BN[rows] = scores[:, :n_best]
         self.log_p_BN[rows] = torch.cat([self.log_p_BN[rows], log_p_AW], dim=1).gather(1, order)
@@ -255,6 +293,16 @@ class _Beam:
 def _divisor(lengths: Tensor, length_penalty: float) -> Tensor:
     """What log p is divided by; the power in float64, so that its last bit does not depend on the tensor's shape."""
     return (lengths.to(torch.float64) ** length_penalty).to(torch.float32)
+
+
+def _padding(source_BS: Tensor, lengths_B: Tensor) -> Tensor:
+    """1 at padding, which counts as covered from the beginning; in float64, as all sums of attention."""
+    return (torch.arange(source_BS.shape[1], device=source_BS.device) >= lengths_B[:, None]).to(torch.float64)
+
+
+def _coverage(covered: Tensor, penalty: float) -> Tensor:
+    """The coverage penalty of hypotheses [...] that looked so much at each source position [..., S]; at most 0."""
+    return (penalty * covered.clamp(_LEAST_COVERAGE, 1.0).log().sum(dim=-1)).to(torch.float32)
 
 
 def _forced(prefixes_BP: Tensor | None, rows: Tensor, step: int) -> Tensor | None:

@@ -52,8 +52,8 @@ def read_sentences() -> Sentences:
     )
 
 
-def read_translations(variant: str, seed: int, sentences: Sentences) -> Translations:
-    """Read one model's translations of `sentences`."""
+def read_translations(variant: str, seed: int | str, sentences: Sentences) -> Translations:
+    """Read one model's translations of `sentences`, or the ensemble's."""
     folder, stage = paths.translations(variant, seed), paths.stage("translate", variant, seed)
     translations = Translations(
         hypotheses=read_lines(present(folder / "hypotheses.txt", stage)),

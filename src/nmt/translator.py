@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from nmt.ablation import ablated
 from nmt.batching import pad, similar_shapes
@@ -29,10 +30,12 @@ from nmt.bundle import Bundle, load_bundle
 from nmt.config import Runtime
 from nmt.corpus import normalise_lines
 from nmt.decoding import Decoding
+from nmt.ensemble import Ensemble
 from nmt.errors import UserError
 from nmt.influence import BLOCK, Given, Influence, influence
+from nmt.model.seq2seq import Seq2Seq
 from nmt.runtime import resolve
-from nmt.search import Hypotheses, beam_search, greedy_search
+from nmt.search import Hypotheses, SearchableModel, beam_search, greedy_search
 from nmt.subwords import BOS, EOS
 from nmt.translation import Forced, Hypothesis, Translation
 
@@ -52,19 +55,44 @@ Device = Literal["auto", "cpu", "cuda"]
 _Result = TypeVar("_Result")
 
 
+class _Model(SearchableModel[Any, Any], Protocol):
+    """One model, or an ensemble."""
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether it returns weights."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+
+    def force(self, memory: Any, inputs_BT: Tensor, /) -> tuple[Tensor, Tensor | None]:
+        """Logits [B, T, V] and weights [B, T, S] of given targets."""
+
+
 class Translator:
     """A trained model that reads and writes text.
 
     As many batches as it has `threads` are worked on side by side, each by one thread: small products gain little from
     a second one, and so no number of threads changes a bit of a result. Nor does a number of `processes` in their
     place, each with a copy of the model and on CUDA a GPU of its own.
+
+    With `others` it is an ensemble: all models write each translation together, see `nmt.ensemble`.
     """
 
-    def __init__(self, bundle: Bundle, decoding: Decoding, threads: int = 1, pool: Executor | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        decoding: Decoding,
+        threads: int = 1,
+        pool: Executor | None = None,
+        others: Sequence[Bundle] = (),
+    ) -> None:
         self.bundle = bundle
         self.decoding = decoding
         self.threads = threads
-        self.model = bundle.model.eval()
+        models = [each.model.eval() for each in (bundle, *others)]
+        self.model: _Model = Ensemble(models) if others else models[0]
         self._pool = pool
         self._ablation: str | None = None
 
@@ -74,22 +102,27 @@ class Translator:
         directory: Path | str,
         decoding: Decoding | None = None,
         *,
+        others: Sequence[Path] = (),
         device: Device = "auto",
         threads: int | None = None,
         processes: int = 1,
     ) -> "Translator":
         """Read the bundle in `directory`; decoding settings not given are those of `Decoding.beside`.
 
+        `others` are bundles of models that translate together with it; they must have its languages and subwords.
         The arithmetic is float32 on every device. `threads` of None: one for each core. Who asks for more than one of
         the `processes` closes the translator in the end.
         """
         chosen = resolve(Runtime(device=device, precision="float32", threads=1)).device
         if threads is None:
             threads = (os.cpu_count() or 1) if chosen.type == "cpu" else 1
-        folder = Path(directory)
-        bundle = load_bundle(folder, chosen)
-        decoding = decoding or Decoding.beside(folder)
-        return cls(bundle, decoding, threads, _copies(processes, folder, decoding, device) if processes > 1 else None)
+        folders = [Path(directory), *others]
+        bundles = [load_bundle(folder, chosen) for folder in folders]
+        for folder, bundle in zip(folders, bundles, strict=True):
+            _check_alike(bundle, folder, bundles[0], folders[0])
+        decoding = decoding or Decoding.beside(folders[0])
+        pool = _copies(processes, folders, decoding, device) if processes > 1 else None
+        return cls(bundles[0], decoding, threads, pool, bundles[1:])
 
     def close(self) -> None:
         """End the other processes."""
@@ -131,7 +164,7 @@ class Translator:
         if progress:
             progress(sum(not own for own in parts))
         found = iter(self._search(jobs, decoding, progress))
-        return [self._translation(own, [next(found) for _ in own], decoding.length_penalty) for own in parts]
+        return [self._translation(own, [next(found) for _ in own], decoding) for own in parts]
 
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, progress: Callable[[int], object] | None = None
@@ -167,7 +200,7 @@ class Translator:
         """What each source word does to each target piece; `shares` [S, W] say which pieces make up which word.
 
         Sources and targets are pieces, as `translate` and `score` return them. A source that was translated in parts
-        is read as one here.
+        is read as one here. Asked of one model, not of an ensemble.
         """
         read, written = map(self.bundle.source.ids, sources), map(self.bundle.target.ids, targets)
         given = list(map(Given, read, written, shares))
@@ -181,8 +214,8 @@ class Translator:
 
     @contextmanager
     def ablated(self, name: str) -> Iterator[None]:
-        """Translate with the attention disturbed, while the block lasts."""
-        with ablated(self.model, name):
+        """Translate with the attention of one model, not of an ensemble, disturbed, while the block lasts."""
+        with ablated(self._one_model(), name):
             self._ablation = name
             try:
                 yield
@@ -251,7 +284,8 @@ class Translator:
         )  # fmt: skip
         found = search(
             self.model, source_BS.to(device), lengths_B.to(device),
-            length_penalty=decoding.length_penalty, max_lengths_B=limits_B, prefixes_BP=prefixes_BP,
+            length_penalty=decoding.length_penalty, coverage_penalty=decoding.coverage_penalty,
+            max_lengths_B=limits_B, prefixes_BP=prefixes_BP,
         )  # fmt: skip
         if not found.scores_BN[:, 0].isfinite().all():
             raise UserError("the model's probabilities are not finite: its training diverged, or its bundle is damaged")
@@ -273,19 +307,23 @@ class Translator:
             hypotheses[b].append(Hypothesis(text, pieces, scores[b][n], log_probabilities[b][n], matrix))
         return hypotheses
 
-    def _translation(self, parts: list[Pieces], found: list[list[Hypothesis]], length_penalty: float) -> Translation:
+    def _translation(self, parts: list[Pieces], found: list[list[Hypothesis]], decoding: Decoding) -> Translation:
         """The translation of a line from those of its parts."""
         if not parts:
             return Translation([], [Hypothesis.empty(self.model.has_attention)])
         source_pieces = [piece for part in parts for piece in self.bundle.source.pieces([*part, EOS])]
         if len(parts) == 1:
             return Translation(source_pieces, found[0])
-        language = self.bundle.config.languages.target
-        joined = [Hypothesis.joined(ranked, language, length_penalty) for ranked in zip(*found, strict=False)]
+        settings = self.bundle.config.languages.target, decoding.length_penalty, decoding.coverage_penalty
+        joined = [Hypothesis.joined(ranked, *settings) for ranked in zip(*found, strict=False)]
         return Translation(source_pieces, sorted(joined, key=lambda hypothesis: -hypothesis.score))
 
     def _influence(self, texts: Sequence[Given]) -> list[Influence]:
-        return influence(self.model, texts)
+        return influence(self._one_model(), texts)
+
+    def _one_model(self) -> Seq2Seq:
+        assert isinstance(self.model, Seq2Seq), "not of an ensemble"
+        return self.model
 
     @torch.inference_mode()
     def _force(self, read: list[Pieces], written: list[Pieces]) -> list[Forced]:
@@ -325,23 +363,34 @@ _copy: Translator
 """In a process that works for another's translator."""
 
 
-def _copies(count: int, folder: Path, decoding: Decoding, device: Device) -> ProcessPoolExecutor:
-    """Processes that each load the bundle for themselves; the k-th takes the k-th GPU."""
+def _check_alike(bundle: Bundle, folder: Path, first: Bundle, first_folder: Path) -> None:
+    """Refuse models that do not read and write the same pieces."""
+    for name in ("languages", "unicode", "tokenizer_sha256"):
+        if getattr(bundle.config, name) != getattr(first.config, name):
+            what = "subword models" if name == "tokenizer_sha256" else name
+            raise UserError(
+                f"{first_folder} and {folder} cannot translate together: their {what} differ; "
+                "an ensemble needs models that were trained on the same tokenized data"
+            )
+
+
+def _copies(count: int, folders: Sequence[Path], decoding: Decoding, device: Device) -> ProcessPoolExecutor:
+    """Processes that each load the bundles for themselves; the k-th takes the k-th GPU."""
     context = multiprocessing.get_context("spawn")
     numbers: SimpleQueue[int] = context.SimpleQueue()
     for number in range(count):
         numbers.put(number)
-    return ProcessPoolExecutor(count, context, _load_copy, (numbers, folder, decoding, device))
+    return ProcessPoolExecutor(count, context, _load_copy, (numbers, folders, decoding, device))
 
 
-def _load_copy(numbers: "SimpleQueue[int]", folder: Path, decoding: Decoding, device: Device) -> None:
+def _load_copy(numbers: "SimpleQueue[int]", folders: Sequence[Path], decoding: Decoding, device: Device) -> None:
     global _copy
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the one that it is meant for ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     number = numbers.get()
     if torch.cuda.is_available() and device != "cpu":
         torch.cuda.set_device(number)
-    _copy = Translator.load(folder, decoding, device=device, threads=1)
+    _copy = Translator.load(folders[0], decoding, others=folders[1:], device=device, threads=1)
 
 
 def _end_with_parent() -> None:

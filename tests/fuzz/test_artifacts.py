@@ -118,6 +118,9 @@ def artifacts(folder: Path) -> dict[str, Artifact]:
     for name in ("history.csv", "summary.json"):
         found[f"training: {name}"] = Artifact(folder / paths.training_report("plain", 1) / name, read_all_runs)
     found["scores"] = Artifact(folder / paths.scores("plain", 1), read_all_runs)
+    together = folder / paths.scores("plain", paths.ENSEMBLE)
+    files.write_json(together, files.read_json(folder / paths.scores("plain", 1)) | {"seeds": [1]})
+    found["ensemble's scores"] = Artifact(together, lambda: records.read_one(together, records.EnsembleScores))
     for name in ("words.jsonl", "suspects.csv"):
         path = folder / paths.attention_report("attention", 1) / name
         found[name] = Artifact(path, lambda: read_shown("attention", "additive", 1))
@@ -141,7 +144,16 @@ NAMES = [
     *("hypotheses.jsonl", "references.jsonl", "attention.npz", "erasure.npz", "references.gradient.npz"),
     *(f"to score: {name}" for name in ("hypotheses.txt", "references.jsonl", "joined.jsonl", "ablation.uniform.txt")),
     *("test set", "test source", "test target", "gold links", "training: history.csv", "training: summary.json"),
-    *("scores", "words.jsonl", "suspects.csv", "analysis", "dvc.lock", "decoding.json", "leaderboard"),
+    *(
+        "scores",
+        "ensemble's scores",
+        "words.jsonl",
+        "suspects.csv",
+        "analysis",
+        "dvc.lock",
+        "decoding.json",
+        "leaderboard",
+    ),
 ]
 
 

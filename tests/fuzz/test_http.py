@@ -18,7 +18,13 @@ pytestmark = pytest.mark.xdist_group("serving")
 
 JSON = {"Content-Type": "application/json"}
 GOOD = json.dumps({"source": ["我喜欢吃苹果。", "<b>猫</b>"], "beam_size": 2, "n_best": 1, "attention": True}).encode()
-DECODING = {"length_penalty": 1.0, "max_length_ratio": 1.0, "max_length_extra": 3, "batch_sentences": 8}
+DECODING = {
+    "length_penalty": 1.0,
+    "coverage_penalty": 0.0,
+    "max_length_ratio": 1.0,
+    "max_length_extra": 3,
+    "batch_sentences": 8,
+}
 text = st.text(st.characters(), max_size=20) | st.sampled_from(
     ["<script>alert(1)</script>", "\0", "\x1b[31m", "\u2028", "a\nb"]
 )

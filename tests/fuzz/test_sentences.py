@@ -19,7 +19,15 @@ from nmt.word_view import word_view
 from tests.bundles import write_bundle
 from tests.fuzz.harness import REFUSED, attempt, fuzzed
 
-BEAM = Decoding(beam_size=2, n_best=2, length_penalty=1.0, max_length_ratio=1.0, max_length_extra=3, batch_sentences=8)
+BEAM = Decoding(
+    beam_size=2,
+    n_best=2,
+    length_penalty=1.0,
+    coverage_penalty=0.0,
+    max_length_ratio=1.0,
+    max_length_extra=3,
+    batch_sentences=8,
+)
 anything = st.text(st.characters(), max_size=60)
 """Control characters, unassigned ones, halves of characters (surrogates) and marks without a letter included."""
 markup = st.lists(

@@ -24,12 +24,14 @@ class Choice:
     device: Literal["auto", "cpu", "cuda"]
     threads: int | None
     """None: one for each core, see `Translator.load`."""
+    others: tuple[Path, ...] = ()
+    """Models that translate together with it."""
 
     def load(self) -> "Translator":
         """Read the bundle."""
         from nmt.translator import Translator  # imports torch, which takes seconds
 
-        return Translator.load(self.folder, self.decoding, device=self.device, threads=self.threads)
+        return Translator.load(self.folder, self.decoding, others=self.others, device=self.device, threads=self.threads)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +46,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "settings in its decoding.json, or greedily",
     )
     options.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.set_defaults(ensemble=False)
+
+
+def add_ensemble_option(parser: argparse.ArgumentParser) -> None:
+    """Add --ensemble, for commands that ask no more than what a model writes and how probable that is."""
+    parser.add_argument("--ensemble", action="store_true", help="the models of all seeds of the variant together")
 
 
 def load_chosen(arguments: argparse.Namespace) -> "Translator":
@@ -57,15 +65,25 @@ def chosen(arguments: argparse.Namespace, threads: int | None = None) -> Choice:
     Without `threads`, a local model uses as many as `runtime` says, another one as many as there are cores.
     """
     if arguments.model is not None:
-        if arguments.variant is not None or arguments.seed is not None:
-            raise UserError("--model names a model by itself; leave --variant and --seed out")
+        if arguments.variant is not None or arguments.seed is not None or arguments.ensemble:
+            raise UserError("--model names a model by itself; leave --variant, --seed and --ensemble out")
         return Choice(_folder(arguments.model), None, arguments.device, threads)
     params = load_params()
     variant = arguments.variant or _first_with_attention(params)
     params.variant(variant)
     seed = params.seeds[0] if arguments.seed is None else arguments.seed
-    decoding = Decoding.of(params.translate)
-    return Choice(paths.bundle(variant, seed), decoding, arguments.device, threads or params.runtime.threads)
+    decoding, threads = Decoding.of(params.translate), threads or params.runtime.threads
+    others = _other_seeds(arguments, params, variant) if arguments.ensemble else ()
+    return Choice(paths.bundle(variant, seed), decoding, arguments.device, threads, others)
+
+
+def _other_seeds(arguments: argparse.Namespace, params: Params, variant: str) -> tuple[Path, ...]:
+    """The models of a variant's seeds but the first."""
+    if arguments.seed is not None:
+        raise UserError("--ensemble takes all seeds of params.yaml; leave --seed out")
+    if len(params.seeds) == 1:
+        raise UserError(f"an ensemble needs several models, but seeds is {params.seeds} in {paths.PARAMS}")
+    return tuple(paths.bundle(variant, seed) for seed in params.seeds[1:])
 
 
 def _folder(model: str) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmt.commands.lines import blocks, file_lines, standard_input
-from nmt.commands.model_choice import add_model_options, load_chosen
+from nmt.commands.model_choice import add_ensemble_option, add_model_options, load_chosen
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def register(subparsers: "_Subparsers") -> None:
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="the sources and the targets, line by line")
     parser.add_argument("--pairs", type=Path, metavar="TSV", help="source and target in the columns of one file")
     add_model_options(parser)
+    add_ensemble_option(parser)
     parser.set_defaults(run=run)
 
 

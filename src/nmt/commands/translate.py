@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmt.commands.lines import blocks, file_lines, standard_input
-from nmt.commands.model_choice import add_model_options, load_chosen
+from nmt.commands.model_choice import add_ensemble_option, add_model_options, load_chosen
 from nmt.commands.numbers import positive
 from nmt.errors import UserError
 from nmt.translation import Hypothesis, Translation
@@ -38,6 +38,7 @@ def register(subparsers: "_Subparsers") -> None:
     parser.add_argument("--prefix", default="", metavar="TEXT", help="make every translation begin like this")
     parser.add_argument("--attention", action="store_true", help="show which source word each word looked at most")
     add_model_options(parser)
+    add_ensemble_option(parser)
     parser.set_defaults(run=run)
 
 

@@ -101,6 +101,7 @@ def sections(contents: Contents) -> dict[str, Any]:
         "verdicts": reporting.verdicts(compared),
         "uncertainty": uncertainty(compared),
         "results": tables.results(compared),
+        "ensembles": tables.ensembles(compared),
         "learning": learning(contents),
         "charts": [chart for chart in (by_length(compared), joined(compared), by_frequency(contents)) if chart],
         "labelled": next(iter(aligned.values()))["sentences"] if aligned else 0,

@@ -82,6 +82,25 @@ def results(compared: Mapped) -> Table:
     )
 
 
+def ensembles(compared: Mapped) -> Table | None:
+    """Return the scores of each ensemble, below those of the models that it is made of; None where there is none."""
+    titles = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER", "perplexity_per_token": "perplexity per piece"}
+    rows = [
+        Row(title, [measured(scores[key], points) for key in titles])
+        for name, one in compared.get("ensembles", {}).items()
+        for title, scores in (
+            *((f"{name}, seed {run['seed']}", reporting.alone(run["scores"])) for run in _runs(compared, name)),
+            (reporting.ensemble(name, one), one["scores"]),
+        )
+    ]
+    return Table(list(titles.values()), rows) if rows else None
+
+
+def _runs(compared: Mapped, name: str) -> Sequence[Mapped]:
+    runs: Sequence[Mapped] = compared["variants"][name]["runs"]
+    return runs
+
+
 def by_length(compared: Mapped) -> Table:
     """Return BLEU by source length, a row for each class."""
     return _levels(compared, "by_length", reporting.extent)

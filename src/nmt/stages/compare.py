@@ -16,15 +16,17 @@ def main() -> None:
     """Write the comparison: numbers, text, long tables for `dvc plots`, figures.
 
     Reads: data/prepared/{test.jsonl,train.target.txt}; of each variant and seed of params.yaml
-        reports/{training,translations,scores,attention}/<variant>/<seed>.
+        reports/{training,translations,scores,attention}/<variant>/<seed>, of each of its ensembles
+        reports/{translations,scores}/<variant>/ensemble.
     Writes: reports/comparison.
-    Params: corpus, variants, seeds, compare, evaluate.
+    Params: corpus, variants, seeds, ensembles, compare, evaluate.
     """
     params = load_params()
     sentences = testset.read_sentences()
     reported = runs.read_runs(params, sentences)
+    together = runs.read_ensembles(params, sentences, reported)
     words = frequency.word_counts(each_line(paths.prepared_text("train", "target")), params.corpus.target)
-    compared = rounded(comparison.compare(params, sentences, reported, words))
+    compared = rounded(comparison.compare(params, sentences, reported, together, words))
     with fresh_folder(paths.COMPARISON) as folder:
         write_json(folder / "comparison.json", compared)
         write_text(folder / "comparison.md", reporting.markdown(compared))

@@ -24,6 +24,14 @@ def run_for_model(main: Callable[[str, int], None]) -> None:
     _guarded(paths.stage(_name(), variant, seed), lambda: main(variant, seed))
 
 
+def run_for_variant(main: Callable[[str], None]) -> None:
+    """Run a stage of one variant, all its seeds together, named on the command line."""
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: python -m nmt.stages.{_name()} VARIANT")
+    variant = sys.argv[1]
+    _guarded(f"{_name()}@{variant}", lambda: main(variant))
+
+
 def share_of_cores() -> int:
     """How many cores are left for each of the stages at work here, this one among them; at least one."""
     at_work = sum(unfinished.is_held(lock) for lock in paths.stage_locks())

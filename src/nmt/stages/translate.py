@@ -61,7 +61,7 @@ def main(variant: str, seed: int) -> None:
     labelled = read_gold(paths.gold_links(params.corpus.name))
     given = [pair["id"] in labelled for pair in pairs]
     groups = [group for joined in params.translate.joined for group in consecutive_groups(len(sources), joined)]
-    with closing(translator), unfinished.work("translate", work_id(variant, seed, translator)) as done:
+    with closing(translator), unfinished.work("translate", work_id("translate", variant, seed, translator)) as done:
         hypotheses, references = done / "hypotheses", done / "references"
         part(hypotheses, write_hypotheses, translator, sources)
         part(references, write_references, translator, sources, targets)
@@ -91,9 +91,9 @@ def useful_cores(sentences: int, threads: int) -> int:
     return max(1, min(share_of_cores() // threads, sentences // WORTH_A_PROCESS))
 
 
-def work_id(variant: str, seed: int, translator: Translator) -> str:
+def work_id(stage: str, variant: str, seed: int | str, translator: Translator) -> str:
     """Whose parts this run may go on with: those of the same model, data, code and parameters, on the same device."""
-    return identity.work_id("translate", variant, seed, torch.__version__, translator.model.device.type)
+    return identity.work_id(stage, variant, seed, torch.__version__, translator.model.device.type)
 
 
 def part(folder: Path, write: Callable[..., None], *inputs: object) -> None:
