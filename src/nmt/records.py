@@ -104,11 +104,35 @@ class Training(Record):
     dev_perplexity: float
 
 
+class Row(Record):
+    """A row of a table, which holds just these columns: it becomes a line of a CSV file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class AlignedRow(Row):
+    """The quality of the word links that one method reads; null where it has none."""
+
+    method: str
+    precision: float | None
+    recall: float | None
+    aer: float | None
+    low: float | None
+    high: float | None
+
+
+class Alignment(Record):
+    """Word links beside those that were made by hand."""
+
+    sentences: int
+    rows: list[AlignedRow]
+
+
 class Analysis(Record):
     """`summary.json` of an analysis of attention."""
 
     attention: dict[str, Any] | None = None
-    alignment: dict[str, Any] | None = None
+    alignment: Alignment | None = None
     influence: dict[str, Any] | None = None
 
 
@@ -133,16 +157,61 @@ class Ranked(Record):
     ter: Score
 
 
+class LengthRow(Row):
+    """The scores of a class of source lengths."""
+
+    low: int
+    high: int
+    sentences: int
+    mean_length: float
+    bleu: float
+    bleu_low: float
+    bleu_high: float
+    chrf: float
+    chrf_low: float
+    chrf_high: float
+
+
+class JoinedRow(Row):
+    """The scores of inputs of so many sentences."""
+
+    joined: int
+    sentences: int
+    bleu: float
+    low: float
+    high: float
+    chrf: float
+
+
+class FrequencyRow(Row):
+    """Which share of a class of reference words was found; null where the test set has none of them."""
+
+    low: int
+    high: int | None
+    words: int
+    recall: float | None
+    recall_low: float | None
+    recall_high: float | None
+
+
+class AblatedRow(Row):
+    """BLEU with the attention disturbed."""
+
+    bleu: float
+    low: float
+    high: float
+
+
 class Scores(Ranked):
     """The scores of one model."""
 
     attention: str
-    by_length: list[dict[str, float]]
-    joined: list[dict[str, float]]
+    by_length: list[LengthRow]
+    joined: list[JoinedRow]
     perplexity_per_word: float
     exact_match: float
-    by_frequency: list[dict[str, float | None]]
-    ablations: dict[str, dict[str, float]]
+    by_frequency: list[FrequencyRow]
+    ablations: dict[str, AblatedRow]
 
 
 def read_one(path: Path, kind: type[Record]) -> dict[str, Any]:
