@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt import files, leaderboard, lockfile, paths, records, runs, testset, tracking
+from nmt import comparison, files, leaderboard, lockfile, paths, runs, testset, tracking
 from nmt.batching import ParallelText, TokenStore
 from nmt.bundle import FILES, load_bundle
 from nmt.config import load_params
@@ -122,7 +122,7 @@ def artifacts(folder: Path) -> dict[str, Artifact]:
         path = folder / paths.attention_report("attention", 1) / name
         found[name] = Artifact(path, lambda: read_shown("attention", "additive", 1))
     summary = folder / paths.attention_report("attention", 1) / "summary.json"
-    found["analysis"] = Artifact(summary, lambda: records.read_one(summary, records.Analysis))
+    found["analysis"] = Artifact(summary, read_all_runs)
     lock = folder / paths.LOCK
     shutil.copy(ROOT / paths.LOCK, lock)
     found["dvc.lock"] = Artifact(lock, lambda: lockfile.outputs(lockfile.parse(files.read_text(lock))))
@@ -175,7 +175,7 @@ def read_all_runs() -> Any:
     """What `compare` reads, as the tables that it writes."""
     found = runs.read_runs(load_params(), testset.read_sentences())
     tables = (runs.curves, runs.by_length, runs.joined, runs.by_frequency, runs.ablations, runs.alignment)
-    return [table(found) for table in tables]
+    return [table(found) for table in tables], [comparison.summarise(several) for several in found.values()]
 
 
 class Damage:
