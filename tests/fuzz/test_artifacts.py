@@ -29,7 +29,7 @@ from nmt.stages.report import read_shown
 from nmt.subwords import Subwords
 from tests import page_project
 from tests.bundles import write_bundle
-from tests.fuzz.harness import REFUSED, attempt, damaged, flipped, fuzzed, some
+from tests.fuzz.harness import REFUSED, attempt, damaged, flipped, fuzzed, overwrite, some
 from tests.project import ROOT, edit_yaml
 
 CPU = torch.device("cpu")
@@ -189,14 +189,14 @@ class Damage:
 
     def __enter__(self) -> None:
         self.seal_before = self.seal.read_bytes() if self.seal.exists() else None
-        self.artifact.path.write_bytes(self.content)
+        overwrite(self.artifact.path, self.content)
         if not self.sealed:
             files.seal(self.artifact.path.parent)
 
     def __exit__(self, *_: object) -> None:
-        self.artifact.path.write_bytes(self.before)
+        overwrite(self.artifact.path, self.before)
         if self.seal_before is not None:
-            self.seal.write_bytes(self.seal_before)
+            overwrite(self.seal, self.seal_before)
 
 
 SEALED = [

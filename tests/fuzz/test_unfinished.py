@@ -19,7 +19,7 @@ from nmt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nmt.stages import translate
 from nmt.tracking import spool
 from nmt.tracking.values import Point
-from tests.fuzz.harness import damaged, flipped, fuzzed, in_time, some
+from tests.fuzz.harness import damaged, flipped, fuzzed, in_time, overwrite, some
 from tests.test_training import Cut, copies, trainer
 
 ORIGIN = {"training": "a" * 16, "threads": "1"}
@@ -79,7 +79,7 @@ class Damage:
 
     def _write(self, contents: dict[str, bytes]) -> None:
         for name, content in contents.items():
-            (self.folder / name).write_bytes(content)
+            overwrite(self.folder / name, content)
 
 
 def found_in(state: State, contents: dict[str, bytes]) -> Checkpoint | None:
@@ -149,7 +149,7 @@ def points(tmp_path: Path) -> Path:
 
 def read_on(path: Path, content: bytes) -> list[Point]:
     """The points that a damaged spool has for the tracker, after the training has gone on and added one."""
-    path.write_bytes(content)
+    overwrite(path, content)
     with in_time():
         found = spool.read(path)[0]
         writer = spool.Writer(path)
