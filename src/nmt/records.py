@@ -4,9 +4,9 @@ A record may hold more than is named here; what is named must be there, and of t
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nmt import files
 from nmt.errors import UserError
@@ -110,9 +110,23 @@ class Row(Record):
     model_config = ConfigDict(extra="forbid")
 
 
-class AlignedRow(Row):
+class Estimate(Record):
+    """Numbers with their intervals: of each, all three are known, or all are null."""
+
+    known_together: ClassVar[tuple[tuple[str, str, str], ...]]
+
+    @model_validator(mode="after")
+    def _known_together(self) -> Self:
+        for names in self.known_together:
+            if len({getattr(self, name) is None for name in names}) > 1:
+                raise ValueError(f"of {', '.join(names)} some are null, and some are not")
+        return self
+
+
+class AlignedRow(Row, Estimate):
     """The quality of the word links that one method reads; null where it has none."""
 
+    known_together = (("aer", "low", "high"),)
     method: str
     precision: float | None
     recall: float | None
@@ -128,12 +142,30 @@ class Alignment(Record):
     rows: list[AlignedRow]
 
 
+class Agreement(Estimate):
+    """How far two ways to tell where a word comes from agree; null where there was nothing to compare."""
+
+    known_together = (("tau", "tau_low", "tau_high"), ("top", "top_low", "top_high"))
+    tau: float | None
+    tau_low: float | None
+    tau_high: float | None
+    top: float | None
+    top_low: float | None
+    top_high: float | None
+
+
+class Influence(Record):
+    """Each two of them, by both names."""
+
+    hypotheses: dict[str, Agreement]
+
+
 class Analysis(Record):
     """`summary.json` of an analysis of attention."""
 
     attention: dict[str, Any] | None = None
     alignment: Alignment | None = None
-    influence: dict[str, Any] | None = None
+    influence: Influence | None = None
 
 
 class Score(Record):
@@ -183,9 +215,10 @@ class JoinedRow(Row):
     chrf: float
 
 
-class FrequencyRow(Row):
+class FrequencyRow(Row, Estimate):
     """Which share of a class of reference words was found; null where the test set has none of them."""
 
+    known_together = (("recall", "recall_low", "recall_high"),)
     low: int
     high: int | None
     words: int
