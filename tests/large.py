@@ -39,7 +39,8 @@ class Cost:
 def synthetic_lines(count: int) -> Iterator[bytes]:
     """Tab-separated pairs of drawn words, some thousands at a time.
 
-    Words follow Zipf's law, sentences have 3 to 20, and 30 of 100 pairs are copies of one before.
+    Words follow Zipf's law, sentences have 3 to 20. COPIES of the pairs are copies of one before them, which is none
+    itself: of a copy's own words nothing would be left for another copy to repeat.
     """
     random = np.random.default_rng(1)
     words = [_words(random, letters) for letters in LETTERS]
@@ -52,9 +53,16 @@ def synthetic_lines(count: int) -> Iterator[bytes]:
         for own in words:
             drawn = own[np.searchsorted(weights, random.random(ends[-1]) * weights[-1])].tolist()
             sides.append([" ".join(drawn[e - n : e]).capitalize() for e, n in zip(ends, lengths, strict=True)])
-        rows = np.arange(size)
-        origins = np.where(random.random(size) < COPIES, (random.random(size) * rows).astype(int), rows)
-        yield "".join(f"{sides[0][row]}.\t{sides[1][row]}.\n" for row in origins.tolist()).encode()
+        yield "".join(f"{sides[0][row]}.\t{sides[1][row]}.\n" for row in _origins(random, size).tolist()).encode()
+
+
+def _origins(random: np.random.Generator, size: int) -> np.ndarray:
+    """Whose words each row has: its own, or, for exactly COPIES of them, those of an earlier row with its own."""
+    is_copy = np.zeros(size, bool)
+    is_copy[1 + random.permutation(size - 1)[: round(COPIES * size)]] = True
+    originals = np.flatnonzero(~is_copy)
+    before = np.cumsum(~is_copy)  # that many of `originals` stand up to here; the first row is one
+    return np.where(is_copy, originals[(random.random(size) * before).astype(int)], np.arange(size))
 
 
 def _words(random: np.random.Generator, letters: str) -> np.ndarray:

@@ -164,7 +164,7 @@ def test_what_was_not_measured_is_not_spoken_of(page: str) -> None:
     assert [word for word in words if word not in page] == []
     for variant in ("plain", "attention"):
         summary = paths.attention_report(variant, 1) / "summary.json"
-        change(summary, lambda read: read.update(attention=None, alignment=None, influence={}))
+        change(summary, lambda read: read.update(attention=None, alignment=None, influence=None))
         change(paths.scores(variant, 1), lambda read: read.update(ablations={}, by_frequency=[]))
     report.main()
     text = files.read_text(paths.PAGE)

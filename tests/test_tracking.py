@@ -476,6 +476,22 @@ def test_half_a_line_of_the_spool_is_cut_off(tmp_path: Path) -> None:
     ]
 
 
+def test_a_damaged_line_of_the_spool_is_no_point(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A number that a bad disk made another one reaches no store; the others do, and one line tells the loss."""
+    make_training("plain")
+    path = spool.place_of(identity.training_id("plain", 1))
+    writer = spool.Writer(path)
+    for step in range(10, 60, 10):
+        writer.write(1000, step, {"live/train_loss": 1.0 / step})
+    writer.close()
+    content = path.read_bytes()
+    assert content.count(b'"step": 30,') == 1
+    path.write_bytes(content.replace(b'"step": 30,', b'"step": 31,'))
+    _publish()
+    assert _history(_run("plain"), "live/train_loss") == [(step, 1.0 / step) for step in (10, 20, 40, 50)]
+    assert f"{path}: damaged lines are passed over: 1 of 5" in " ".join(_warnings(caplog))
+
+
 def test_a_full_disk_stops_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Points are lost then, and one line says so."""
     writer = spool.Writer(tmp_path / "0.jsonl")

@@ -209,6 +209,22 @@ def test_an_ensemble_lacks_no_model(project: Path) -> None:
         translate_ensemble.main("attention")
 
 
+@pytest.mark.parametrize("name", ["uniform/ablation.uniform.txt", "hypotheses/attention.npz", f"references/{SEAL}"])
+def test_a_part_that_was_damaged_is_made_anew(project: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """A bit that flips between a kill and the next run gets into no output, and the part is named."""
+    main("attention", 1)
+    first = contents(paths.translations("attention", 1))
+    (path,) = paths.UNFINISHED.glob(f"translate-*/{name}")
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    path.write_bytes(whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :])
+    capsys.readouterr()
+    main("attention", 1)
+    assert f"{path.parent.resolve()} is not used: " in capsys.readouterr().err
+    assert path.read_bytes() == whole
+    assert contents(paths.translations("attention", 1)) == first
+
+
 def test_unequal_test_set_is_refused(project: Path) -> None:
     """A line too few in one file is named, and no half-written folder is left."""
     write_lines(paths.prepared_text("test", "target"), TARGET[: PAIRS - 1])

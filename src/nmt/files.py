@@ -279,12 +279,12 @@ def seal(folder: Path) -> None:
 
 
 def check_seal(folder: Path, names: Iterable[str]) -> None:
-    """Refuse a folder whose seal does not name each of these files, or names other bytes than they have."""
+    """Refuse a folder whose seal does not name each of these files, or of which one has changed, or gone, since."""
     sealed = _seal_of(folder)
     for name in names:
         if sealed is None or name not in sealed:
             raise UserError(f"{folder / SEAL} does not name {name}: an incomplete or older folder; {_REMEDY}")
-        check_file(folder / name)
+    check_folder(folder)
 
 
 def check_folder(folder: Path) -> None:

@@ -4,9 +4,9 @@ A record may hold more than is named here; what is named must be there, and of t
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nmt import files
 from nmt.errors import UserError
@@ -104,12 +104,68 @@ class Training(Record):
     dev_perplexity: float
 
 
+class Row(Record):
+    """A row of a table, which holds just these columns: it becomes a line of a CSV file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Estimate(Record):
+    """Numbers with their intervals: of each, all three are known, or all are null."""
+
+    known_together: ClassVar[tuple[tuple[str, str, str], ...]]
+
+    @model_validator(mode="after")
+    def _known_together(self) -> Self:
+        for names in self.known_together:
+            if len({getattr(self, name) is None for name in names}) > 1:
+                raise ValueError(f"of {', '.join(names)} some are null, and some are not")
+        return self
+
+
+class AlignedRow(Row, Estimate):
+    """The quality of the word links that one method reads; null where it has none."""
+
+    known_together = (("aer", "low", "high"),)
+    method: str
+    precision: float | None
+    recall: float | None
+    aer: float | None
+    low: float | None
+    high: float | None
+
+
+class Alignment(Record):
+    """Word links beside those that were made by hand."""
+
+    sentences: int
+    rows: list[AlignedRow]
+
+
+class Agreement(Estimate):
+    """How far two ways to tell where a word comes from agree; null where there was nothing to compare."""
+
+    known_together = (("tau", "tau_low", "tau_high"), ("top", "top_low", "top_high"))
+    tau: float | None
+    tau_low: float | None
+    tau_high: float | None
+    top: float | None
+    top_low: float | None
+    top_high: float | None
+
+
+class Influence(Record):
+    """Each two of them, by both names."""
+
+    hypotheses: dict[str, Agreement]
+
+
 class Analysis(Record):
     """`summary.json` of an analysis of attention."""
 
     attention: dict[str, Any] | None = None
-    alignment: dict[str, Any] | None = None
-    influence: dict[str, Any] | None = None
+    alignment: Alignment | None = None
+    influence: Influence | None = None
 
 
 class Score(Record):
@@ -133,6 +189,52 @@ class Ranked(Record):
     ter: Score
 
 
+class LengthRow(Row):
+    """The scores of a class of source lengths."""
+
+    low: int
+    high: int
+    sentences: int
+    mean_length: float
+    bleu: float
+    bleu_low: float
+    bleu_high: float
+    chrf: float
+    chrf_low: float
+    chrf_high: float
+
+
+class JoinedRow(Row):
+    """The scores of inputs of so many sentences."""
+
+    joined: int
+    sentences: int
+    bleu: float
+    low: float
+    high: float
+    chrf: float
+
+
+class FrequencyRow(Row, Estimate):
+    """Which share of a class of reference words was found; null where the test set has none of them."""
+
+    known_together = (("recall", "recall_low", "recall_high"),)
+    low: int
+    high: int | None
+    words: int
+    recall: float | None
+    recall_low: float | None
+    recall_high: float | None
+
+
+class AblatedRow(Row):
+    """BLEU with the attention disturbed."""
+
+    bleu: float
+    low: float
+    high: float
+
+
 class Measured(Record):
     """All scores of one model, or of an ensemble."""
 
@@ -141,12 +243,12 @@ class Measured(Record):
     ter: Score
     attention: str
     perplexity_per_token: float
-    by_length: list[dict[str, float]]
-    joined: list[dict[str, float]]
+    by_length: list[LengthRow]
+    joined: list[JoinedRow]
     perplexity_per_word: float
     exact_match: float
-    by_frequency: list[dict[str, float | None]]
-    ablations: dict[str, dict[str, float]]
+    by_frequency: list[FrequencyRow]
+    ablations: dict[str, AblatedRow]
 
 
 class Scores(Measured, Ranked):

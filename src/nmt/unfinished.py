@@ -56,6 +56,18 @@ def work(stage: str, work_id: str) -> Iterator[Path]:
         yield folder
 
 
+def has_part(folder: Path) -> bool:
+    """Whether a sealed part of the work is there as it was written; one that is damaged is named, and made anew."""
+    if not folder.exists():
+        return False
+    try:
+        files.check_seal(folder, sorted(path.name for path in folder.iterdir() if path.name != files.SEAL))
+    except UserError as error:
+        print(f"{folder} is not used: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
 def done(folder: Path, output: Path) -> None:
     """Note what became of the work: when dvc.lock names this output with these bytes, the folder may go."""
     files.write_json(folder / _OUTCOME, {"output": output.as_posix(), "md5": lockfile.folder_md5(output)})

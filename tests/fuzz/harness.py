@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -47,6 +48,13 @@ def attempt(work: Callable[..., Result], *arguments: Any) -> Result | Any:
         except UserError as error:
             assert_clear(str(error))
             return REFUSED
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Give a file other content, in its place: one that is emptied first is brought to disk when it is closed."""
+    with path.open("r+b") as stream:
+        stream.write(content)
+        stream.truncate()
 
 
 def assert_clear(message: str) -> None:

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt import files, leaderboard, lockfile, paths, records, runs, testset, tracking
+from nmt import comparison, files, leaderboard, lockfile, paths, records, runs, testset, tracking
 from nmt.batching import ParallelText, TokenStore
 from nmt.bundle import FILES, load_bundle
 from nmt.config import load_params
@@ -24,12 +24,13 @@ from nmt.decoding import Decoding
 from nmt.decodings import read_decodings
 from nmt.errors import UserError
 from nmt.gold import read_gold
+from nmt.html_report import tables
 from nmt.stages import prepare, tokenize, translate
 from nmt.stages.report import read_shown
 from nmt.subwords import Subwords
 from tests import page_project
 from tests.bundles import write_bundle
-from tests.fuzz.harness import REFUSED, attempt, damaged, flipped, fuzzed, some
+from tests.fuzz.harness import REFUSED, attempt, damaged, flipped, fuzzed, overwrite, some
 from tests.project import ROOT, edit_yaml
 
 CPU = torch.device("cpu")
@@ -125,7 +126,7 @@ def artifacts(folder: Path) -> dict[str, Artifact]:
         path = folder / paths.attention_report("attention", 1) / name
         found[name] = Artifact(path, lambda: read_shown("attention", "additive", 1))
     summary = folder / paths.attention_report("attention", 1) / "summary.json"
-    found["analysis"] = Artifact(summary, lambda: records.read_one(summary, records.Analysis))
+    found["analysis"] = Artifact(summary, lambda: (read_all_runs(), read_analysis(summary)))
     lock = folder / paths.LOCK
     shutil.copy(ROOT / paths.LOCK, lock)
     found["dvc.lock"] = Artifact(lock, lambda: lockfile.outputs(lockfile.parse(files.read_text(lock))))
@@ -187,7 +188,14 @@ def read_all_runs() -> Any:
     """What `compare` reads, as the tables that it writes."""
     found = runs.read_runs(load_params(), testset.read_sentences())
     tables = (runs.curves, runs.by_length, runs.joined, runs.by_frequency, runs.ablations, runs.alignment)
-    return [table(found) for table in tables]
+    return [table(found) for table in tables], [comparison.summarise(several) for several in found.values()]
+
+
+def read_analysis(path: Path) -> Any:
+    """What `report` reads, as the tables of its page."""
+    analysis = records.read_one(path, records.Analysis)
+    kinds = {"alignment": tables.alignment, "influence": tables.influence}
+    return [make({"attention": analysis[kind]}) for kind, make in kinds.items() if analysis.get(kind)]
 
 
 class Damage:
@@ -201,14 +209,14 @@ class Damage:
 
     def __enter__(self) -> None:
         self.seal_before = self.seal.read_bytes() if self.seal.exists() else None
-        self.artifact.path.write_bytes(self.content)
+        overwrite(self.artifact.path, self.content)
         if not self.sealed:
             files.seal(self.artifact.path.parent)
 
     def __exit__(self, *_: object) -> None:
-        self.artifact.path.write_bytes(self.before)
+        overwrite(self.artifact.path, self.before)
         if self.seal_before is not None:
-            self.seal.write_bytes(self.seal_before)
+            overwrite(self.seal, self.seal_before)
 
 
 SEALED = [

@@ -98,7 +98,7 @@ def work_id(stage: str, variant: str, seed: int | str, translator: Translator) -
 
 def part(folder: Path, write: Callable[..., None], *inputs: object) -> None:
     """Write a part of the outputs, unless a run that was killed has; all together take minutes."""
-    if not folder.exists():
+    if not unfinished.has_part(folder):
         with fresh_folder(folder) as draft:
             write(draft, *inputs)
 

@@ -1,20 +1,24 @@
 """Live points of a training on disk, written before they are sent: what a tracker misses is still there.
 
-One file per training in the workspace, append-only, a JSON object a line: time in milliseconds since 1970, step, and
-the metrics of that step under the names that they have in MLflow. It stays when all is sent: a store that was lost is
-filled from it again.
+One file per training in the workspace, append-only, a JSON object a line: time in milliseconds since 1970, step, the
+metrics of that step under the names that they have in MLflow, and a checksum of all that: a flipped bit must not become
+a point that was never measured. The file stays when all is sent: a store that was lost is filled from it again.
 """
 
 import contextlib
 import json
 import logging
+import re
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from nmt import paths
 from nmt.tracking import place
 from nmt.tracking.values import Point
+
+_LINE = re.compile(rb'(?P<entry>.*), "crc32": "(?P<crc32>[0-9a-f]{8})"}')
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +36,31 @@ def read(path: Path, start: int = 0) -> tuple[list[Point], int]:
         stream.seek(start)
         whole = stream.read().rpartition(b"\n")
     content = whole[0] + whole[1]
-    return [point for line in content.splitlines() for point in _points(line)], start + len(content)
+    entries = [_entry(line) for line in content.split(b"\n")[:-1]]
+    if damaged := entries.count(None):
+        log.warning("tracking: %s: damaged lines are passed over: %d of %d", path, damaged, len(entries))
+    return [point for entry in entries if entry for point in _points(entry)], start + len(content)
 
 
-def _points(line: bytes) -> Iterator[Point]:
-    """The points of one line; none where a crash of the machine left something else."""
-    with contextlib.suppress(ValueError):
-        entry = json.loads(line)
-        for name, value in entry["metrics"].items():
-            yield Point(name, entry["step"], value, entry["time"])
+def _line(entry: Mapping[str, Any]) -> bytes:
+    """An entry, its checksum as its last member."""
+    content = json.dumps(entry).encode("ascii")
+    return content[:-1] + b', "crc32": "%08x"}\n' % zlib.crc32(content)
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """What `_line` wrote; None where a crash of the machine, or a bad disk, left something else."""
+    match = _LINE.fullmatch(line)
+    content = match["entry"] + b"}" if match else b""
+    if not match or int(match["crc32"], 16) != zlib.crc32(content):
+        return None
+    entry: dict[str, Any] = json.loads(content)
+    return entry
+
+
+def _points(entry: Mapping[str, Any]) -> Iterator[Point]:
+    for name, value in entry["metrics"].items():
+        yield Point(name, entry["step"], value, entry["time"])
 
 
 class Writer:
@@ -61,7 +81,7 @@ class Writer:
         new = {name: value for name, value in metrics.items() if step > self._last.get(name, -1)}
         if new and self._stream is not None:
             with self._failures_told():
-                self._stream.write(json.dumps({"time": time, "step": step, "metrics": new}).encode("ascii") + b"\n")
+                self._stream.write(_line({"time": time, "step": step, "metrics": new}))
             self._last.update(dict.fromkeys(new, step))
 
     def close(self) -> None:
