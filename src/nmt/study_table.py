@@ -7,6 +7,8 @@ from nmt import markdown
 from nmt.errors import UserError
 
 _NUMBERS = ("bleu", "deviation", "low", "high", "chrf")
+COLUMNS = ("step", "adds", "variant", *_NUMBERS, "test_set", "command")
+"""What is read here, at least."""
 
 
 def from_csv(lines: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:

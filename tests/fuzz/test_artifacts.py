@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt import comparison, files, leaderboard, lockfile, paths, records, runs, testset, tracking
+from nmt import comparison, files, leaderboard, lockfile, paths, records, runs, study_table, testset, tracking
 from nmt.batching import ParallelText, TokenStore
 from nmt.bundle import FILES, load_bundle
 from nmt.config import load_params
@@ -136,6 +136,10 @@ def artifacts(folder: Path) -> dict[str, Artifact]:
     board = folder / paths.LEADERBOARD
     files.write_csv(board, [dict.fromkeys(leaderboard.TEXT_COLUMNS, "a") | {"bleu": 1.5, "bleu_low": 1.0}] * 2)
     found["leaderboard"] = Artifact(board, lambda: leaderboard.from_csv(files.read_text(board)))
+    table = folder / paths.study_table(paths.INGREDIENTS)
+    found["study"] = Artifact(
+        table, lambda: tables.study(study_table.from_csv(files.read_csv(table, study_table.COLUMNS)))
+    )
     return found
 
 
@@ -154,6 +158,7 @@ NAMES = [
         "dvc.lock",
         "decoding.json",
         "leaderboard",
+        "study",
     ),
 ]
 

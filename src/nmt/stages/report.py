@@ -59,7 +59,7 @@ def read_shown(variant: str, attention: str, seed: int) -> Shown:
 def read_study() -> list[dict[str, Any]]:
     """Read what `nmt study` found about the ingredients of the recipe, as far as it was on the present test set."""
     own = file_md5(paths.prepared_records("test"))
-    lines = study_table.from_csv(read_csv(paths.study_table(paths.INGREDIENTS), ("step", "variant", "test_set")))
+    lines = study_table.from_csv(read_csv(paths.study_table(paths.INGREDIENTS), study_table.COLUMNS))
     return [line for line in lines if line["test_set"] == own]
 
 
