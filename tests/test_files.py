@@ -202,6 +202,8 @@ def test_a_sealed_folder_is_held_to_its_seal(tmp_path: Path) -> None:
     (folder / "a b.txt").unlink()
     with pytest.raises(UserError, match=r"a b\.txt does not exist"):
         files.check_folder(folder)
+    with pytest.raises(UserError, match=r"a b\.txt does not exist"):
+        files.check_seal(folder, ["ä.txt"])
     files.write_bytes(folder / files.SEAL, (folder / files.SEAL).read_bytes()[:-1])
     with pytest.raises(UserError, match="SHA256SUMS is damaged"):
         files.read_text(folder / "later.txt")
