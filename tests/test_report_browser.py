@@ -81,7 +81,7 @@ def test_it_opens_from_disk_with_all_that_there_is(page: Page) -> None:
     """Tables and charts are there, the first sentence is open, and the page's policy allowed its style and script."""
     expect(page).to_have_title("What attention looks at: plain and attention, Chinese to English")
     expect(page.get_by_role("table", name="Scores on the test set")).to_be_visible()
-    assert page.locator(".chart svg").count() == 4
+    assert page.locator(".chart svg").count() == 5
     assert page.locator("svg .series-1 path").first.evaluate("e => getComputedStyle(e).stroke") == "rgb(176, 69, 12)"
     expect(page.get_by_role("heading", name="Sentence 1 of 60")).to_be_visible()
     assert listed(page) == [source(row) for row in range(40)]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.project import Project
+from tests.project import OTHERS, Project
 
 pytestmark = pytest.mark.xdist_group("dvc")
 
@@ -133,6 +133,7 @@ def test_a_lost_store_is_filled_from_the_run_cache(small_project: Project, tmp_p
     for lost in ("mlflow.db", "mlartifacts", "dvc.lock", "models", "reports", *([] if spool else [".nmt"])):
         path = project.folder / lost
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    project.run("git", "checkout", "--quiet", "--", *OTHERS)  # no outputs, but what git keeps of other experiments
     in_git = {
         "compare",
         *(f"analyze_attention@{model}-1" for model in MODELS),
