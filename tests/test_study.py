@@ -40,7 +40,6 @@ def test_each_step_has_what_the_steps_before_it_set(written: Path) -> None:
     assert naive.trial.targets == tuple(
         f"evaluate@{model}" for model in ("plain-1", "plain-2", "attention-1", "attention-2")
     )
-    assert averaging.overrides == {"train.average_decay": 0.999, "train.optimizer": "adam", "translate.ablations": []}
     assert averaging.command == (
         "dvc exp run -S train.average_decay=0.999 -S train.optimizer=adam -S 'translate.ablations=[]' -S 'seeds=[1]' "
         "evaluate@attention-1"

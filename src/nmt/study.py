@@ -33,11 +33,9 @@ class Step(Section):
 
 @dataclass(frozen=True)
 class Row:
-    """A step with all that it has from the steps before it."""
+    """A step, and the experiment with all that it has from the steps before it."""
 
     step: Step
-    overrides: Mapping[str, Any]
-    """By their full keys: `train.average_decay`."""
     trial: Trial
 
     @property
@@ -81,7 +79,7 @@ def _rows(study: str, steps: Iterable[Step], state: str) -> Iterator[Row]:
         targets = tuple(paths.stage("evaluate", variant, seed) for variant in step.variants for seed in step.seeds)
         digest = hashlib.sha256(repr((settings, targets, state)).encode()).hexdigest()[:8]
         name = f"{study}-{_NO_NAME.sub('-', step.name.lower()).strip('-')}-{digest}"
-        yield Row(step, overrides, Trial(name, settings, targets))
+        yield Row(step, Trial(name, settings, targets))
 
 
 def table(rows: Sequence[Row], snapshots: Sequence[Snapshot]) -> list[dict[str, Any]]:
@@ -106,9 +104,9 @@ def _line(row: Row, variant: str, snapshot: Snapshot, scores: Sequence[Mapping[s
         "variant": variant,
         "seeds": len(scores),
         "bleu": round(means["bleu"], 4),
-        "deviation": round(statistics.stdev(one["bleu"]["score"] for one in scores), 4) if several else "",
-        "low": "" if several else scores[0]["bleu"]["low"],
-        "high": "" if several else scores[0]["bleu"]["high"],
+        "deviation": round(statistics.stdev(one["bleu"]["score"] for one in scores), 4) if several else None,
+        "low": None if several else scores[0]["bleu"]["low"],
+        "high": None if several else scores[0]["bleu"]["high"],
         "chrf": round(means["chrf"], 4),
         "results": " ".join(one["result_id"] for one in scores),
         "test_set": snapshot.test_set(scores[0])[0],

@@ -21,8 +21,8 @@ def from_csv(lines: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
 
 def measure(line: Mapping[str, Any]) -> dict[str, Any]:
     """BLEU with what is known of its uncertainty, as `markdown.measured` takes it."""
-    ends = {} if line["low"] in ("", None) else {"low": line["low"], "high": line["high"]}
-    return {"mean": line["bleu"], "deviation": line["deviation"] or None, **ends}
+    ends = {} if line["low"] is None else {"low": line["low"], "high": line["high"]}
+    return {"mean": line["bleu"], "deviation": line["deviation"], **ends}
 
 
 def intervals(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tuple[float, float, float]]]:

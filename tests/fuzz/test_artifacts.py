@@ -138,7 +138,7 @@ def artifacts(folder: Path) -> dict[str, Artifact]:
     found["leaderboard"] = Artifact(board, lambda: leaderboard.from_csv(files.read_text(board)))
     table = folder / paths.study_table(paths.INGREDIENTS)
     found["study"] = Artifact(
-        table, lambda: tables.study(study_table.from_csv(files.read_csv(table, study_table.COLUMNS)))
+        table, lambda: tables.study(study_table.from_csv(files.read_csv(table, study_table.COLUMNS)), ["plain"])
     )
     return found
 

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from nmt import mending, paths
 from nmt.config import load_params, load_yaml
 from nmt.corpora import load_corpus
 from nmt.errors import UserError, without_secrets
+from nmt.processes import cores
 from nmt.repository import dvc, git, has
 from nmt.tracking import place
 
@@ -225,8 +225,7 @@ def accelerator() -> Iterator[Finding]:
         todo = "install a build for its driver: pip's own settings choose it (PIP_INDEX_URL)"
         yield Finding(NOTE, "GPU", f"{driver}, but {version} does not use it; {todo}")
     else:
-        cores = len(os.sched_getaffinity(0))
-        yield Finding(OK, "GPU", f"none; {version} on {cores} CPU cores, `runtime.device: auto` takes them")
+        yield Finding(OK, "GPU", f"none; {version} on {cores()} CPU cores, `runtime.device: auto` takes them")
 
 
 def _driver() -> str | None:

@@ -1,7 +1,6 @@
 """How `nmt sweep` and `nmt study` carry out their trials: queued, run side by side, waited for and checked."""
 
 import argparse
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from nmt import experiments, tracking
 from nmt.errors import UserError
 from nmt.experiments import DONE, FAILED, MISSING, Trial
 from nmt.leaderboard import Snapshot
+from nmt.processes import cores
 from nmt.repository import git
 from nmt.snapshots import of_experiments
 
@@ -36,7 +36,7 @@ def carry_out(trials: Sequence[Trial], jobs: int | None) -> Outcome:
     before = experiments.states(trial.name for trial in trials)
     for trial in trials:
         _queue(trial, before[trial.name])
-    jobs = jobs or len(os.sched_getaffinity(0))
+    jobs = jobs or cores()
     if any(state != DONE for state in before.values()):
         experiments.start_workers(min(jobs, len(trials)))
     after = experiments.wait(trials, jobs, Progress())

@@ -193,28 +193,25 @@ def by_frequency(contents: Contents) -> Chart | None:
 
 def ingredients(contents: Contents) -> Chart | None:
     """Return BLEU after each step of the recipe; None where there is no study of it on this test set."""
-    table = tables.study(contents.study)
-    if table is None:
+    variants = list(contents.compared["variants"])
+    lines = [line for line in contents.study if line["variant"] in variants]
+    if not lines:
         return None
-    places = {
-        line["step"]: float(place) for place, line in enumerate({one["step"]: one for one in contents.study}.values())
-    }
-    ends = study_table.intervals(contents.study)
-    lines = [
+    places = {step: float(place) for place, step in enumerate(dict.fromkeys(line["step"] for line in lines))}
+    drawn = [
         Line(
             name=variant,
-            colour=list(contents.compared["variants"]).index(variant),
+            colour=variants.index(variant),
             x=[places[step] for step in steps],
             y=[middle for middle, _, _ in steps.values()],
             band=([low for _, low, _ in steps.values()], [high for _, _, high in steps.values()]),
         )
-        for variant, steps in ends.items()
-        if variant in contents.compared["variants"]
+        for variant, steps in study_table.intervals(lines).items()
     ]
     ticks = {place: str(int(place) + 1) for place in places.values()}
-    svg = charts.chart("ingredients", lines, "step of the table", ticks, from_zero=False)
+    svg = charts.chart("ingredients", drawn, "step of the table", ticks, from_zero=False)
     note = "BLEU after each step of the recipe; one seed with its interval, or several with their standard deviation."
-    return Chart("Step by step", note, Markup(svg), [line.name for line in lines], "each step adds", table)
+    return Chart("Step by step", note, Markup(svg), variants, "each step adds", tables.study(lines, variants))
 
 
 def recalled(name: str, colour: int, rows: Sequence[Mapped]) -> Line:

@@ -254,16 +254,15 @@ def _hundredths(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def study(lines: Sequence[Mapped]) -> Table | None:
-    """Return what each step of a recipe came to, a column for each variant; None where there is no study."""
-    variants = list(dict.fromkeys(line["variant"] for line in lines))
+def study(lines: Sequence[Mapped], variants: Sequence[str]) -> Table:
+    """Return what each step of a recipe came to, a column for each of the variants."""
     steps = {line["step"]: line["adds"] for line in lines}
     cells = {(line["step"], line["variant"]): measured(study_table.measure(line), points) for line in lines}
     rows = [
         Row(f"{number}. {step}", [cells.get((step, variant), Cell("–")) for variant in variants], adds)
         for number, (step, adds) in enumerate(steps.items(), start=1)
     ]
-    return Table(variants, rows) if rows else None
+    return Table(variants, rows)
 
 
 def experiments(rows: Sequence[Mapped]) -> Table | None:
