@@ -18,6 +18,7 @@ import psutil
 import pytest
 import torch
 
+from nmt import experiments
 from nmt.runtime import alone_on_gpu
 from tests.project import ROOT, Project, edit_yaml
 from tests.test_stages import lock, read_json
@@ -252,6 +253,26 @@ def test_a_sweep_survives_the_death_of_its_workers(published: Project, tmp_path:
     for one in of_project(project):
         one.kill()
     assert "2 trials, 2 done, 0 faults" in project.nmt(*command[3:])
+
+
+def test_a_job_outlives_the_end_of_its_worker(published: Project, tmp_path: Path) -> None:
+    """A worker that was told to end does its job first and does not answer: its sweep waits, however long it takes."""
+    project = copy_of(published, tmp_path / "project")
+    command = [sys.executable, "-m", "nmt", "sweep", "-S", "translate.length_penalty=0.6"]
+    process = project.start(*command, PYTHONPATH=str(project.folder / "src"))
+    deadline = time.monotonic() + 200
+    while not (stages := [one for one in of_project(project) if "nmt.stages.translate" in one.cmdline()]):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    project.dvc("queue", "stop")
+    for one in stages:
+        one.suspend()
+    time.sleep(2 * experiments.POLL_SECONDS * experiments.PATIENCE)
+    assert [one.status() for one in stages] == [psutil.STATUS_STOPPED] * len(stages)  # nobody killed them meanwhile
+    for one in stages:
+        one.resume()
+    assert process.wait(300) == 0
 
 
 def of_project(project: Project) -> list[psutil.Process]:

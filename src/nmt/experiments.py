@@ -16,7 +16,8 @@ from nmt.repository import dvc, git
 POLL_SECONDS = 2.0
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_.,=+-]+")  # in a name of git's
 _LONGEST_NAME = 80
-_PATIENCE = 10  # polls without any worker after which a job counts as lost
+PATIENCE = 10
+"""Polls without any worker after which a job counts as lost."""
 
 QUEUED, RUNNING, FAILED, MISSING, DONE = "queued", "running", "failed", "missing", "done"
 
@@ -128,8 +129,9 @@ def start_workers(jobs: int) -> None:
 def wait(trials: Sequence[Trial], jobs: int, report: Callable[[dict[str, str]], None]) -> dict[str, str]:
     """Wait until no trial is queued or running, and return their states.
 
-    Workers that ended too early are started again. A job whose worker died under it is ended and queued again, once:
-    what takes two workers down counts as failed.
+    Workers that ended too early are started again: DVC's sometimes take an empty queue for the end while a job has just
+    begun, and end after it. A job whose worker died under it is ended and queued again, once: what takes two workers
+    down counts as failed.
     """
     without_worker, lost = 0, set[str]()
     while True:
@@ -138,7 +140,7 @@ def wait(trials: Sequence[Trial], jobs: int, report: Callable[[dict[str, str]], 
         if not {QUEUED, RUNNING} & set(now.values()):
             return now
         without_worker = 0 if workers() else without_worker + 1
-        if without_worker >= _PATIENCE:
+        if without_worker >= PATIENCE:
             orphans = [trial for trial in trials if now[trial.name] == RUNNING]
             for orphan in orphans:
                 kill(orphan.name)
@@ -168,11 +170,15 @@ def kill(name: str) -> None:
 
 
 def workers() -> int:
-    """How many workers answer."""
+    """How many worker processes of this workspace live; one that ends after its present job answers no longer."""
+    import psutil
     from dvc.repo import Repo
 
     with Repo() as repo:
-        return len(repo.experiments.celery_queue.worker_status())
+        folder = repo.experiments.celery_queue.wdir
+    node = f"dvc-exp-{hashlib.sha256(folder.encode()).hexdigest()[:6]}-"  # so DVC names them
+    commands = (one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"]))
+    return sum("queue-worker" in command and any(word.startswith(node) for word in command) for command in commands)
 
 
 def _tasks() -> list[dict[str, str]]:

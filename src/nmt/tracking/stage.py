@@ -15,7 +15,7 @@ from nmt.errors import UserError
 from nmt.tracking import place, spool
 from nmt.tracking.parts import CURVE
 
-SILENCE_SECONDS = 3.0
+SILENCE_SECONDS = 2.0
 """A store that does not answer for so long is given up."""
 TRAINING_SECONDS = 120.0
 """The longest wait at the end of a training, for a store that does answer: it gets curves and two small files."""
