@@ -35,4 +35,5 @@ def test_a_clean_clone_gives_the_same_md5s(small_project: Project, tmp_path: Pat
     expected, found = locked(small_project), locked(clone)
     assert clone.stages_run(output) == set(expected)
     assert {name for name in expected if expected[name] != found.get(name)} == set()
-    assert clone.run("git", "status", "--porcelain") == ""
+    # dvc.lock has the stages in the order in which they ended, which side by side may be any
+    assert clone.run("git", "status", "--porcelain", "--", ":!dvc.lock") == ""

@@ -261,7 +261,7 @@ def test_a_job_outlives_the_end_of_its_worker(published: Project, tmp_path: Path
     command = [sys.executable, "-m", "nmt", "sweep", "-S", "translate.length_penalty=0.6"]
     process = project.start(*command, PYTHONPATH=str(project.folder / "src"))
     deadline = time.monotonic() + 200
-    while not (stages := [one for one in of_project(project) if "nmt.stages.translate" in one.cmdline()]):
+    while not (stages := [one for one in of_project(project) if "nmt.stages.translate" in one.info["cmdline"]]):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -278,7 +278,7 @@ def test_a_job_outlives_the_end_of_its_worker(published: Project, tmp_path: Path
 def of_project(project: Project) -> list[psutil.Process]:
     """All processes at work below the project's folder."""
     found = []
-    for one in psutil.process_iter(["cwd"]):
+    for one in psutil.process_iter(["cwd", "cmdline"]):
         if Path(one.info["cwd"] or "/").is_relative_to(project.folder):
             found.append(one)
     return found
