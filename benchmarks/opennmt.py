@@ -3,7 +3,7 @@
     python benchmarks/opennmt.py --bin VENV/bin --folder FOLDER      # after `dvc repro tokenize`; hours on one core
 
 OpenNMT-py 3.5.1 has an environment of its own (`pip install OpenNMT-py==3.5.1`). It reads the pieces of data/tokenized
-as words, in batches of 64 sentences sorted by length within the whole corpus: bidirectional GRU of 512, decoder of 512
+as words, in batches of 64 sentences sorted by length within the whole corpus: GRU of 256 a direction, decoder of 512
 with input feeding, general attention (Luong et al. 2015), embeddings of 256, dropout 0.3, label smoothing 0.1, Adam,
 whose rate falls after each epoch of the second half. Each epoch's model translates dev (beam 5), the best there
 translates test. A second call translates what FOLDER lacks.
