@@ -1,10 +1,12 @@
 """What the tests share: the skips that CI allows, and a small project on which DVC runs for real."""
 
 import os
+import shutil
 from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 from tests import page_project
 from tests.project import Project, new_project
@@ -64,13 +66,22 @@ def unrun_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="session")
 def small_project(unrun_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project after `make repro` (models side by side), results committed; `copy` it to change it."""
-    project = unrun_project.copy(tmp_path_factory.mktemp("run") / "project")
-    output = project.make("repro", JOBS="2")
-    (project.folder.parent / "repro.log").write_text(output)
-    project.run("git", "add", "--all")
-    project.run("git", "commit", "--quiet", "--message", "Results")
-    return project
+    """The project after `make repro` (models side by side), results committed; `copy` it to change it.
+
+    It takes two cores a minute and more, so one test process makes it, and each has a copy of its own.
+    """
+    base = tmp_path_factory.getbasetemp()
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made"
+    with FileLock(made.with_suffix(".lock")):
+        if not (made / "complete").exists():
+            shutil.rmtree(made, ignore_errors=True)  # what another process had begun when it failed
+            project = unrun_project.copy(made / "project")
+            (made / "repro.log").write_text(project.make("repro", JOBS="2"))
+            project.commit("Results")
+            (made / "complete").touch()
+    folder = tmp_path_factory.mktemp("run")
+    shutil.copy(made / "repro.log", folder)
+    return Project(made / "project").copy(folder / "project")
 
 
 @pytest.fixture(scope="session")
