@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nmt.model.products import Factor, operand
 
@@ -37,9 +38,9 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         ctx: Any, readout: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         factor = operand(weight, dtype)
-        score = Factor(weight, dtype, min(len(readout), CHUNK), bias)
+        score = Factor(factor, dtype, min(len(readout), CHUNK), bias)
         mean_weight, share = weight.mean(0), smoothing / len(weight)
-        d_readout, d_weight, d_bias = torch.empty_like(readout), torch.zeros_like(weight), torch.zeros_like(bias)
+        d_readout, d_weight, d_bias = torch.empty_like(readout), torch.empty_like(weight), torch.zeros_like(bias)
         smoothed, plain = readout.new_zeros(()), readout.new_zeros(())
         for begin in range(0, len(readout), CHUNK):
             span = slice(begin, begin + CHUNK)
@@ -57,8 +58,9 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             gradient = probabilities
             d_readout[span] = gradient @ factor
             d_readout[span] -= smoothing * mean_weight
-            d_weight += gradient.t() @ inputs
-            d_weight -= share * readout[span].sum(0)
+            d_chunk = torch.sub(gradient.t() @ inputs, share * readout[span].sum(0), out=None if begin else d_weight)
+            if begin:
+                d_weight += d_chunk
             d_bias += (inputs.new_ones(1, len(inputs)) @ gradient).squeeze(0)
             d_bias -= share * len(inputs)
         ctx.save_for_backward(d_readout, d_weight, d_bias)
@@ -66,9 +68,10 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         return smoothed, plain
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> Any:
         d_readout, d_weight, d_bias = ctx.saved_tensors
-        return d_readout * scale, d_weight * scale, d_bias * scale, None, None, None
+        return d_readout * scale, d_weight.mul_(scale), d_bias * scale, None, None, None
 
 
 def _negative_log(chosen: Tensor, logits: Tensor, goal: Tensor) -> Tensor:

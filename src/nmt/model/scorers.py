@@ -31,24 +31,31 @@ class AdditiveScorer:
 
     tanh(x) = 1 - 2 s with s = 1 / (1 + exp(2 x)), softmax does not see the constant, and exp(2 query + 2 key) is a
     product of two exponentials, each taken once. Where a factor leaves float32, s is 0 or 1, as it should be.
+
+    On the way back s is computed anew: to keep it for all steps would cost a cache miss for every number, twice.
     """
 
     def __init__(self, keys: Tensor, weight: Tensor, steps: int) -> None:
         self._grown = keys.clamp(-SATURATED, SATURATED).mul_(2.0).exp_()
         self._weight, self._score_weight = weight, -2.0 * weight
         self._one = keys.new_ones(())
-        self._s = keys.new_empty(steps, *keys.shape).unbind(0)
+        self._s = torch.empty_like(keys)
+        self._queries = keys.new_empty(steps, len(keys), 1, keys.shape[-1]).unbind(0)
+
+    def _squash(self, t: int) -> Tensor:
+        return torch.addcmul(self._one, self._grown, self._queries[t], out=self._s).reciprocal_()
 
     def forward(self, t: int, query: Tensor) -> Tensor:
-        s = torch.addcmul(self._one, self._grown, (query + query).exp_()[:, None], out=self._s[t]).reciprocal_()
-        return s @ self._score_weight
+        torch.add(query, query, out=self._queries[t].squeeze(1)).exp_()
+        return self._squash(t) @ self._score_weight
 
     def rewind(self) -> None:
         self._d_keys, self._d_weight = torch.zeros_like(self._grown), torch.zeros_like(self._weight)
+        self._slope = torch.empty_like(self._s)
 
     def backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
-        s = self._s[t]
-        slope = torch.addcmul(s, s, s, value=-1.0)  # tanh' = 4 s (1 - s)
+        s = self._squash(t)
+        slope = torch.addcmul(s, s, s, value=-1.0, out=self._slope)  # tanh' = 4 s (1 - s)
         self._d_weight -= d_scores.flatten() @ s.flatten(0, 1)
         self._d_keys.addcmul_(slope, d_scores[..., None])
         torch.mul(torch.bmm(d_scores[:, None], slope).squeeze(1), 4.0 * self._weight, out=d_query)
