@@ -3,20 +3,23 @@
     python benchmarks/device_throughput.py --device cuda        # after `dvc repro tokenize`
 
 First the decoder alone, forward and backward, at hidden 512, 128 sentences, 20 steps: `Decoder.step` in a loop against
-the fused recurrence, float32 and bfloat16. Then the bench shape of train_throughput.py at growing batches: real target
-tokens per second of whole updates, loss, backward, clipping, Adam and average included. `--deterministic off` lets the
-device choose its fastest kernels, which shows what reproducible ones cost. Best of the rounds.
+the fused recurrence, and on CUDA against that recorded as a graph, float32 and bfloat16. Then the bench shape of
+train_throughput.py at growing batches: real target tokens per second of whole updates, loss, backward, clipping, Adam
+and average included, on CUDA also by graphs (`train.cuda_graphs`). `--deterministic off` lets the device choose its
+fastest kernels, which shows what reproducible ones cost. Best of the rounds.
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import torch
-from train_throughput import Bench, make_model, speed, train_ours
+from train_throughput import WARM_UP, Bench, make_model, speed, train_ours
 
 from nmt.config import Runtime
+from nmt.graphs import recorded
 from nmt.model.decoder import DecoderMasks, DecoderState, Memory
 from nmt.runtime import PRODUCTS, resolve
 
@@ -38,10 +41,13 @@ def decoder_passes(device: torch.device, dtype: torch.dtype) -> dict[str, Callab
         hidden, contexts, _ = decode(memory, embedded, masks, dtype)
         torch.autograd.grad(hidden.sum() + contexts.sum(), wanted)
 
-    return {
+    passes: dict[str, Callable[[], None]] = {
         "step by step": lambda: both_ways(decoder._decode_by_steps),
         "fused": lambda: both_ways(decoder.decode),
     }
+    if device.type == "cuda":
+        passes["recorded"] = recorded(passes["fused"], [])
+    return passes
 
 
 def _used(name: str) -> bool:
@@ -61,24 +67,30 @@ def milliseconds(work: Callable[[], None], device: torch.device) -> float:
 def print_decoders(device: torch.device) -> None:
     """The decoder's two forms in alternation."""
     print(f"decoder, {BATCH} sentences, {STEPS} steps, {HIDDEN} units, both ways\n")
-    print("| products | step by step, ms | fused, ms | ratio |\n|---|--:|--:|--:|")
+    print("| products | form | ms | step by step, times |\n|---|---|--:|--:|")
     for precision, dtype in PRODUCTS.items():
         passes = decoder_passes(device, dtype)
         rounds = [[milliseconds(work, device) for work in passes.values()] for _ in range(1 + ROUNDS)][1:]
-        steps, fused = (min(column) for column in zip(*rounds, strict=True))
-        print(f"| {precision} | {steps:.1f} | {fused:.1f} | {steps / fused:.1f} |", flush=True)
+        best = [min(column) for column in zip(*rounds, strict=True)]
+        for name, time_needed in zip(passes, best, strict=True):
+            print(f"| {precision} | {name} | {time_needed:.2f} | {best[0] / time_needed:.1f} |", flush=True)
 
 
 def print_trainings(device: torch.device, sentences: list[int], updates: int) -> None:
     """Whole trainings, with attention and without."""
-    print("\n| sentences a batch | products | attention, tokens/s | plain, tokens/s |\n|--:|---|--:|--:|")
+    print(
+        "\n| sentences a batch | products | by graphs | attention, tokens/s | plain, tokens/s |\n|--:|---|---|--:|--:|"
+    )
     for size in sentences:
         text = Bench.draw(updates)
         whole = np.concatenate(text.batches)
-        text.batches = [whole[begin : begin + size] for begin in range(0, len(whole) - size + 1, size)]
-        for precision in PRODUCTS:
-            reached = [speed(train_ours(text, kind, precision, device)) for kind in ("additive", "none")]
-            print(f"| {size:,} | {precision} | {reached[0]:,.0f} | {reached[1]:,.0f} |", flush=True)
+        once = [whole[begin : begin + size] for begin in range(0, len(whole) - size + 1, size)]
+        text.batches = [*once, *once]  # the first half is where graphs are recorded
+        for precision, by_graphs in product(PRODUCTS, (False, True) if device.type == "cuda" else (False,)):
+            clocks = [train_ours(text, kind, precision, device, by_graphs) for kind in ("additive", "none")]
+            attention, plain = (speed(clock, len(clock) // 2 if by_graphs else WARM_UP) for clock in clocks)
+            row = f"| {size:,} | {precision} | {'yes' if by_graphs else 'no'} | {attention:,.0f} | {plain:,.0f} |"
+            print(row, flush=True)
 
 
 def main() -> None:

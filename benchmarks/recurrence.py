@@ -5,7 +5,8 @@
 The floor of a step is the time of the products that no rearrangement can take out of the loop (gates and query from the
 state, gates from the context), and of their transposes on the way back, measured here in the same shapes and precision,
 plus each step's share of the weights' gradients. Prints milliseconds per step, best of the rounds, which alternate
-between the recurrence and its floor. On CUDA the cost of one kernel launch is printed, too.
+between the recurrence and its floor. On CUDA both are recorded as graphs, as training with `train.cuda_graphs` runs
+them, and the cost of one kernel launch outside of a graph is printed, too.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nmt.config import Runtime
+from nmt.graphs import recorded
 from nmt.model.recurrence import Layer, run_attended
 from nmt.runtime import PRODUCTS, resolve
 
@@ -121,6 +123,8 @@ def main() -> None:
     for name, shape in SHAPES.items():
         for precision, dtype in PRODUCTS.items():
             works = [*recurrence(shape, dtype, device), *products(shape, dtype, device)]
+            if device.type == "cuda":
+                works = [recorded(work, []) for work in works]
             rounds = [[milliseconds(work, device) for work in works] for _ in range(1 + ROUNDS)][1:]
             forward, both, floor, floor_both = (min(column) / shape["target"] for column in zip(*rounds, strict=True))
             print(

@@ -121,22 +121,25 @@ def train_joeynmt(text: Bench) -> Clock:
     return clock
 
 
-def train_ours(text: Bench, attention: str, precision: str, device: torch.device = CPU) -> Clock:
+def train_ours(
+    text: Bench, attention: str, precision: str, device: torch.device = CPU, by_graphs: bool = False
+) -> Clock:
     """The project's own trainer, with all that it does at each update."""
     model = make_model(attention).to(device)
     model.product_dtype = PRODUCTS[precision]
     clock: Clock = []
     settings = load_params().train.model_copy(update={"max_epochs": 1, "label_smoothing": SMOOTHING})
     trainer = Trainer(
-        model, text, text, settings, 1, lambda result: clock.append((time.perf_counter(), result.target_tokens))
-    )
+        model, text, text, settings, 1, lambda result: clock.append((time.perf_counter(), result.target_tokens)),
+        by_graphs=by_graphs,
+    )  # fmt: skip
     list(trainer.epochs())
     return clock
 
 
-def speed(clock: Clock) -> float:
-    """Tokens per second after the warm-up."""
-    counted = clock[WARM_UP - 1 :]
+def speed(clock: Clock, warm_up: int = WARM_UP) -> float:
+    """Tokens per second after so many updates."""
+    counted = clock[warm_up - 1 :]
     return sum(tokens for _, tokens in counted[1:]) / (counted[-1][0] - counted[0][0])
 
 

@@ -67,6 +67,7 @@ def learning_recipe(learning_rate: float) -> Train:
             "batch_tokens": 800,
             "devices": 1,
             "accumulate": 1,
+            "cuda_graphs": False,
             "joining": {"share": 0.0, "up_to": 2},
             "optimizer": "adam",
             "learning_rate": learning_rate,

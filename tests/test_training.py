@@ -20,6 +20,7 @@ RECIPE = {
     "batch_tokens": 60,
     "devices": 1,
     "accumulate": 1,
+    "cuda_graphs": False,
     "joining": {"share": 0.3, "up_to": 3},
     "optimizer": "adam",
     "learning_rate": 0.02,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad as pad_tensor
 
 from nmt.config import Joining
 from nmt.errors import UserError
@@ -169,16 +170,45 @@ class Batch:
     source_tokens: int
     target_tokens: int
     """Real tokens, eos included."""
+    fixed: bool = False
+    """Whether B, S and T alone decide what is computed: the loss scores padding, too, and leaves it out of its sums."""
+
+    def padded_to(self, sentences: int, source: int, target: int) -> "Batch":
+        """The same examples in a larger, fixed shape; examples without a word fill it up."""
+        more, longer, wider = (
+            sentences - len(self.rows),
+            source - self.source_BS.shape[1],
+            target - self.inputs_BT.shape[1],
+        )
+        return Batch(
+            rows=pad_tensor(self.rows, (0, more)),
+            source_BS=pad_tensor(self.source_BS, (0, longer, 0, more), value=PAD),
+            source_lengths_B=pad_tensor(self.source_lengths_B, (0, more), value=1),
+            inputs_BT=pad_tensor(self.inputs_BT, (0, wider, 0, more), value=PAD),
+            outputs_BT=pad_tensor(self.outputs_BT, (0, wider, 0, more), value=PAD),
+            source_tokens=self.source_tokens,
+            target_tokens=self.target_tokens,
+            fixed=True,
+        )
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What lies on a device."""
+        return self.rows, self.source_BS, self.source_lengths_B, self.inputs_BT, self.outputs_BT
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on `device`."""
         if device.type == "cpu":
             return self
-        tensors = (self.rows, self.source_BS, self.source_lengths_B, self.inputs_BT, self.outputs_BT)
-        rows, source, source_lengths, inputs, outputs = (
-            tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors
-        )
-        return Batch(rows, source, source_lengths, inputs, outputs, self.source_tokens, self.target_tokens)
+        return self._with(tensor.pin_memory().to(device, non_blocking=True) for tensor in self.tensors)
+
+    def copy_to(self, device: torch.device) -> "Batch":
+        """The same batch with tensors of its own on `device`."""
+        return self._with(tensor.to(device, copy=True) for tensor in self.tensors)
+
+    def _with(self, tensors: Iterable[Tensor]) -> "Batch":
+        rows, source, source_lengths, inputs, outputs = tensors
+        return Batch(rows, source, source_lengths, inputs, outputs, self.source_tokens, self.target_tokens, self.fixed)
 
 
 class ParallelText:

@@ -186,6 +186,8 @@ class Train(Section):
     """Shares that a batch is cut into, each for a process with a GPU, or with `runtime.threads` CPU threads."""
     accumulate: Positive
     """Turns in which a device takes its share of a batch."""
+    cuda_graphs: bool
+    """Whether on CUDA an update's work is recorded once for each shape of batch; see `nmt.graphs`."""
     joining: Joining
     optimizer: Literal["adam", "adamw"]
     learning_rate: PositiveFloat

@@ -135,13 +135,13 @@ class Gradients:
     """Where a model's gradients are added up: one flat row for each share of this process, the share's loss at its end.
 
     A parameter's gradient is a view of a row, so that nothing is copied before the row travels. Where a batch is one
-    share, there is no row.
+    share, there is no row, unless gradients are to have a place that `stays`.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], team: Team) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], team: Team, stays: bool = False) -> None:
         self.parameters, self.team = parameters, team
         self._rows: Tensor | None = None
-        if team.shares > 1:
+        if team.shares > 1 or stays:
             size = 1 + sum(parameter.numel() for parameter in parameters)
             width = -(-size // team.size) * team.size
             self._rows = torch.zeros(len(team.own), width, device=parameters[0].device)

@@ -34,8 +34,11 @@ class WideMask:
     state_B: Tensor
 
     @classmethod
-    def keyed(cls, rate: float, rows_B: Tensor, *keys: int) -> "WideMask | None":
-        """The mask in which row b depends only on `keys` and rows_B[b]; None at rate 0."""
+    def keyed(cls, rate: float, rows_B: Tensor, *keys: int | Tensor) -> "WideMask | None":
+        """The mask in which row b depends only on `keys` and rows_B[b]; None at rate 0.
+
+        A key may be a tensor, int64 without dimensions: a recorded graph (graphs.py) reads it anew each time.
+        """
         if rate == 0.0:
             return None
         state = rows_B
@@ -49,7 +52,7 @@ class WideMask:
         return (drawn >= int(self.rate * 2**32)).to(torch.float32).mul_(1.0 / (1.0 - self.rate))
 
 
-def dropout_mask(rate: float, width: int, rows_B: Tensor, *keys: int) -> Tensor | None:
+def dropout_mask(rate: float, width: int, rows_B: Tensor, *keys: int | Tensor) -> Tensor | None:
     """A mask [B, width] of 0 and 1 / (1 - rate) in which row b depends only on `keys` and rows_B[b]; None at rate 0.
 
     One row serves all time steps of its example (Gal & Ghahramani 2016).

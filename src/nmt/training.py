@@ -24,6 +24,7 @@ from nmt.checkpoint import Checkpoint
 from nmt.config import Schedule, Train
 from nmt.distributed import Gradients, Team
 from nmt.errors import UserError
+from nmt.graphs import Recorder
 from nmt.model.seq2seq import Seq2Seq
 
 
@@ -97,6 +98,7 @@ class Trainer:
         seed: int,
         on_update: Callable[[UpdateResult], None],
         team: Team | None = None,
+        by_graphs: bool = False,
     ) -> None:
         self.team = team or Team(shares=1)
         self.model = model
@@ -114,7 +116,8 @@ class Trainer:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self.gradients = Gradients(list(model.parameters()), self.team)
+        self.recorder = Recorder(model, settings.label_smoothing, seed) if by_graphs else None
+        self.gradients = Gradients(list(model.parameters()), self.team, stays=by_graphs)
 
     @property
     def finished(self) -> bool:
@@ -194,11 +197,14 @@ class Trainer:
         losses = []
         for share, parts in enumerate(work.shares):
             self.gradients.begin(share)
-            losses.append(sum(self._backward(part.to(self.model.device), work.target_tokens) for part in parts))
+            losses.append(sum(self._backward(part, work.target_tokens, share) for part in parts))
         return self.gradients.add(losses)
 
-    def _backward(self, part: Batch, tokens: int) -> float:
+    def _backward(self, part: Batch, tokens: int, share: int) -> float:
         """Add the gradients of a part of a batch of so many tokens; a row's masks are the same in whatever part."""
+        if self.recorder is not None:
+            return self.recorder.add_gradients(part, tokens, self.progress.updates, place=share).item()
+        part = part.to(self.model.device)
         masks = self.model.masks(part.rows, self.seed, self.progress.updates)
         loss = self.model.loss(part, self.settings.label_smoothing, masks)
         (loss.smoothed / tokens).backward()  # type: ignore[no-untyped-call]

@@ -14,15 +14,22 @@ CHUNK = 2048
 
 
 def smoothed_cross_entropy(
-    readout_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, targets_N: Tensor, smoothing: float, dtype: torch.dtype
+    readout_NE: Tensor,
+    weight_VE: Tensor,
+    bias_V: Tensor,
+    targets_N: Tensor,
+    smoothing: float,
+    dtype: torch.dtype,
+    counted_N: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sums over tokens, in nats: the label-smoothed cross-entropy, and the plain one (which carries no gradient).
 
     The reference distribution is 1 - smoothing at the target plus smoothing / V everywhere
-    (Szegedy et al. 2016, section 7).
+    (Szegedy et al. 2016, section 7). Of `counted_N`, those that are false enter no sum; with it nothing that is
+    computed depends on what a tensor holds.
     """
     apply: Callable[..., tuple[Tensor, Tensor]] = _SmoothedCrossEntropy.apply
-    return apply(readout_NE, weight_VE, bias_V, targets_N, smoothing, dtype)
+    return apply(readout_NE, weight_VE, bias_V, targets_N, smoothing, dtype, counted_N)
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
@@ -35,8 +42,18 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, readout: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float, dtype: torch.dtype
+        ctx: Any,
+        readout: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        smoothing: float,
+        dtype: torch.dtype,
+        counted: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
+        if counted is not None:
+            counts = counted.to(readout.dtype)
+            readout = readout * counts[:, None]
         factor = operand(weight, dtype)
         score = Factor(factor, dtype, min(len(readout), CHUNK), bias)
         mean_weight, share = weight.mean(0), smoothing / len(weight)
@@ -48,8 +65,10 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             logits = score(inputs)
             probabilities = torch.softmax(logits, dim=-1)
             chosen = probabilities.gather(-1, goal).to(readout.dtype)
-            nll = _negative_log(chosen, logits, goal)
+            nll = _negative_log(chosen, logits, goal, anywhere=counted is not None)
             uniform = nll + logits.gather(-1, goal).squeeze(-1) - (readout[span] @ mean_weight + bias.mean())
+            if counted is not None:
+                nll, uniform = nll * counts[span], uniform * counts[span]
             plain += nll.sum()
             smoothed += (1.0 - smoothing) * nll.sum() + smoothing * uniform.sum()
             if not ctx.needs_input_grad[0]:
@@ -61,8 +80,11 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             d_chunk = torch.sub(gradient.t() @ inputs, share * readout[span].sum(0), out=None if begin else d_weight)
             if begin:
                 d_weight += d_chunk
-            d_bias += (inputs.new_ones(1, len(inputs)) @ gradient).squeeze(0)
-            d_bias -= share * len(inputs)
+            ones = inputs.new_ones(1, len(inputs)) if counted is None else operand(counts[None, span], dtype)
+            d_bias += (ones @ gradient).squeeze(0)
+            d_bias -= share * (len(inputs) if counted is None else counts[span].sum())
+        if counted is not None:
+            d_readout *= counts[:, None]
         ctx.save_for_backward(d_readout, d_weight, d_bias)
         ctx.mark_non_differentiable(plain)
         return smoothed, plain
@@ -71,11 +93,16 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> Any:
         d_readout, d_weight, d_bias = ctx.saved_tensors
-        return d_readout * scale, d_weight.mul_(scale), d_bias * scale, None, None, None
+        return d_readout * scale, d_weight.mul_(scale), d_bias * scale, None, None, None, None
 
 
-def _negative_log(chosen: Tensor, logits: Tensor, goal: Tensor) -> Tensor:
-    """-log p of the goals [N] from their p [N, 1]; where that is too small for a float, by way of the logits."""
+def _negative_log(chosen: Tensor, logits: Tensor, goal: Tensor, anywhere: bool) -> Tensor:
+    """-log p of the goals [N] from their p [N, 1]; where that is too small for a float, or `anywhere`, from the logits.
+
+    The second asks no tensor for what it holds.
+    """
+    if anywhere:
+        return torch.logsumexp(logits.to(chosen.dtype), -1) - logits.gather(-1, goal).squeeze(-1).to(chosen.dtype)
     nll = -chosen.squeeze(-1).log()
     lost = (chosen == 0.0).squeeze(-1).nonzero().squeeze(-1)
     if len(lost):

@@ -169,19 +169,29 @@ class Seq2Seq(nn.Module):
         decoder_masks = masks.decoder if masks else DecoderMasks([None] * self.settings.decoder.layers, None)
         hidden_TBH, contexts_TBC, _ = self.decoder.decode(memory, embedded_TBE, decoder_masks, dtype)
         hidden_TBH = _drop(hidden_TBH, decoder_masks.output)
-        outputs_TB = batch.outputs_BT.t()
-        real = (outputs_TB != PAD).flatten().nonzero().squeeze(-1)
-        hidden_NH, contexts_NC, embedded_NE = (x.flatten(0, 1)[real] for x in (hidden_TBH, contexts_TBC, embedded_TBE))
+        real_N = (batch.outputs_BT.t() != PAD).flatten()
+        places_N = torch.arange(len(real_N), device=real_N.device)
+        if not batch.fixed:
+            places_N = places_N[real_N]
+        hidden_NH, contexts_NC, embedded_NE, targets_N = (
+            each.flatten(0, 1) if batch.fixed else each.flatten(0, 1)[places_N]
+            for each in (hidden_TBH, contexts_TBC, embedded_TBE, batch.outputs_BT.t())
+        )
         readout_NE = self.decoder.read_out(hidden_NH, contexts_NC, embedded_NE, dtype)
         if masks and masks.readout is not None:
-            readout_NE = readout_NE * masks.readout[real % len(batch.rows)]
-        targets_N = outputs_TB.flatten()[real]
+            readout_NE = readout_NE * masks.readout[places_N % len(batch.rows)]
         smoothed, plain = smoothed_cross_entropy(
-            readout_NE, self.output.weight, self.output.bias, targets_N, smoothing, dtype
+            readout_NE,
+            self.output.weight,
+            self.output.bias,
+            targets_N,
+            smoothing,
+            dtype,
+            real_N if batch.fixed else None,
         )
         return Loss(smoothed, plain, batch.target_tokens)
 
-    def masks(self, rows_B: Tensor, seed: int, update: int) -> Masks:
+    def masks(self, rows_B: Tensor, seed: int, update: int | Tensor) -> Masks:
         """The dropout masks of these examples at this update."""
         settings, rates = self.settings, self.settings.dropout
         sites = iter(range(100))

@@ -116,7 +116,8 @@ def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved, tea
         ]
     )
     dev_text = ParallelText.open(*(paths.token_store("dev", side) for side in paths.SIDES))
-    return Trainer(model, train_text, dev_text, params.train, seed, on_update=lambda _: None, team=team)
+    by_graphs = params.train.cuda_graphs and runtime.device.type == "cuda"
+    return Trainer(model, train_text, dev_text, params.train, seed, lambda _: None, team, by_graphs)
 
 
 def origin(training_id: str, runtime: Resolved) -> Origin:
