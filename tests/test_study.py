@@ -87,7 +87,7 @@ def test_the_table_tells_means_or_an_interval(written: Path) -> None:
         Snapshot(rows[0].trial.name, {}, lock, naive),
         Snapshot(rows[1].trial.name, {}, lock, [scores("attention", 1, 23.0), scores("plain", 1, 10.0)]),
     ]
-    lines = study.table(rows, states)
+    lines = study.table(rows, states, "c0ffee", {})
     assert [(line["step"], line["variant"], line["seeds"], line["bleu"]) for line in lines] == [
         ("naive", "attention", 2, 21.0),
         ("Averaging, at last", "attention", 1, 23.0),
@@ -99,7 +99,29 @@ def test_the_table_tells_means_or_an_interval(written: Path) -> None:
         "naive": (21.0, pytest.approx(21.0 - 2**0.5, abs=1e-4), pytest.approx(21.0 + 2**0.5, abs=1e-4)),
         "Averaging, at last": (23.0, 22.0, 25.0),
     }
+    assert {line["commit"] for line in read} == {"c0ffee"}
     text = study_table.as_markdown("recipe", read)
     assert "| naive | 21.00 ± 1.41 | `train.average_decay=0 train.optimizer=adam translate.ablations=[]` |" in text
     assert "| Averaging, at last | 23.00 [22.00, 25.00] | `train.average_decay=0.999` |" in text
     assert f"# naive\n{rows[0].command}\n" in text
+
+
+def test_a_line_that_was_measured_elsewhere_stays(written: Path) -> None:
+    """While its command is the same, under whatever name; what is measured now replaces it, a changed row is new."""
+    rows = study.read("recipe", "")
+    lock = {"evaluate@attention-1": {"deps": []}}
+    measured = Snapshot(rows[1].trial.name, {}, lock, [scores("attention", 1, 23.0)])
+    files.write_csv(paths.study_table("recipe"), study.table(rows, [measured], "c0ffee", {}))
+    before = study.known(study_table.from_csv(files.read_csv(paths.study_table("recipe"))))
+    assert [study.is_complete(row, before) for row in rows] == [False, True]
+    written.write_text(STEPS.replace("Averaging, at last", "Averaging"))
+    renamed = study.read("recipe", "changed")
+    (line,) = study.table(renamed, [], "0ddba11", before)
+    assert (line["step"], line["bleu"], line["commit"]) == ("Averaging", 23.0, "c0ffee")
+    better = Snapshot(renamed[1].trial.name, {}, lock, [scores("attention", 1, 24.0)])
+    (line,) = study.table(renamed, [better], "0ddba11", before)
+    assert (line["bleu"], line["commit"]) == (24.0, "0ddba11")
+    written.write_text(STEPS.replace("average_decay: 0.999", "average_decay: 0.99"))
+    changed = study.read("recipe", "")
+    assert not study.is_complete(changed[1], before)
+    assert study.table(changed, [], "0ddba11", before) == []

@@ -82,20 +82,43 @@ def _rows(study: str, steps: Iterable[Step], state: str) -> Iterator[Row]:
         yield Row(step, Trial(name, settings, targets))
 
 
-def table(rows: Sequence[Row], snapshots: Sequence[Snapshot]) -> list[dict[str, Any]]:
-    """One line for each row and variant whose seeds all have a result: means over seeds, or one seed's interval."""
+Lines = Mapping[tuple[str, str], Mapping[str, Any]]
+"""Lines of a table by the row's command and the variant."""
+
+
+def known(lines: Iterable[Mapping[str, Any]]) -> Lines:
+    """The lines of a table that was written before, perhaps by another clone."""
+    return {(line["command"], line["variant"]): line for line in lines}
+
+
+def is_complete(row: Row, lines: Lines) -> bool:
+    """Whether all that a row asks for stands in these lines."""
+    return all((row.command, variant) in lines for variant in row.step.variants)
+
+
+def table(rows: Sequence[Row], snapshots: Sequence[Snapshot], commit: str, before: Lines) -> list[dict[str, Any]]:
+    """One line for each row and variant whose seeds all have a result: means over seeds, or one seed's interval.
+
+    `commit` is that of the snapshots; what they do not have is taken from the lines `before`.
+    """
     found = {snapshot.name: snapshot for snapshot in snapshots}
     lines = []
     for row in rows:
-        for variant in row.step.variants if row.trial.name in found else ():
-            snapshot = found[row.trial.name]
-            scores = [one for one in snapshot.scores if one["variant"] == variant and one["seed"] in row.step.seeds]
-            if len(scores) == len(row.step.seeds):
-                lines.append(_line(row, variant, snapshot, scores))
+        for variant in row.step.variants:
+            snapshot = found.get(row.trial.name)
+            results = snapshot.scores if snapshot else ()
+            scores = [one for one in results if one["variant"] == variant and one["seed"] in row.step.seeds]
+            if snapshot and len(scores) == len(row.step.seeds):
+                lines.append(_line(row, variant, snapshot, scores, commit))
+            elif (row.command, variant) in before:
+                adds = " ".join(f"{key}={value_text(value)}" for key, value in leaves(row.step.set))
+                lines.append({**before[row.command, variant], "step": row.step.name, "adds": adds})
     return lines
 
 
-def _line(row: Row, variant: str, snapshot: Snapshot, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _line(
+    row: Row, variant: str, snapshot: Snapshot, scores: Sequence[Mapping[str, Any]], commit: str
+) -> dict[str, Any]:
     means = {metric: statistics.fmean(one[metric]["score"] for one in scores) for metric in METRICS}
     several = len(scores) > 1
     return {
@@ -110,5 +133,6 @@ def _line(row: Row, variant: str, snapshot: Snapshot, scores: Sequence[Mapping[s
         "chrf": round(means["chrf"], 4),
         "results": " ".join(one["result_id"] for one in scores),
         "test_set": snapshot.test_set(scores[0])[0],
+        "commit": commit,
         "command": row.command,
     }

@@ -3,15 +3,20 @@
 reports/experiments/NAME/study.yaml lists the steps. Each becomes a DVC experiment of the present commit, which trains
 and evaluates only the models that the step names. A second call goes on where the first was interrupted. The table and
 its chart are written beside the list, in git; `dvc repro` puts those of the study `ingredients` into the report page.
+
+A line of that table counts as done wherever it was measured, as long as its command stays the same: a study may take
+several days and machines, and a step that is added costs only its own training. The line names the commit it is from;
+--again measures all at the present one.
 """
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nmt import paths, plots, study, study_table
 from nmt.commands.trials import add_jobs, carry_out
 from nmt.errors import UserError
-from nmt.files import write_csv, write_text
+from nmt.files import read_csv, write_csv, write_text
+from nmt.repository import git
 from nmt.tracking.provenance import local_changes
 
 if TYPE_CHECKING:
@@ -22,6 +27,7 @@ def register(subparsers: "_Subparsers") -> None:
     """Add the command's options."""
     parser = subparsers.add_parser("study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", metavar="NAME", help=f"there is {paths.study('NAME')}")
+    parser.add_argument("--again", action="store_true", help="measure also what stands in the table already")
     parser.add_argument("--dry-run", action="store_true", help="print each step's command, and run nothing")
     add_jobs(parser)
     parser.set_defaults(run=run)
@@ -33,10 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print("\n".join(f"# {row.step.name}\n{row.command}" for row in rows))
         return 0
-    outcome = carry_out([row.trial for row in rows], arguments.jobs)
+    before = study.known([] if arguments.again else written_lines(arguments.name))
+    outcome = carry_out([row.trial for row in rows if not study.is_complete(row, before)], arguments.jobs)
     for fault in outcome.faults:
         print(fault)
-    lines = study.table(rows, outcome.snapshots)
+    lines = study.table(rows, outcome.snapshots, git("rev-parse", "HEAD").strip(), before)
     if not lines:
         raise UserError(f"no step of {arguments.name} has a result; the lines above say why")
     text = study_table.as_markdown(arguments.name, lines)
@@ -46,3 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     plots.dots(picture, study_table.intervals(lines), f"Study: {arguments.name}", "BLEU", from_zero=False)
     print(text)
     return int(bool(outcome.faults))
+
+
+def written_lines(name: str) -> list[dict[str, Any]]:
+    """The study's table as it stands in the working tree."""
+    path = paths.study_table(name)
+    return study_table.from_csv(read_csv(path)) if path.exists() else []
