@@ -174,23 +174,8 @@ def write_outputs(
     trainer: Trainer, params: Params, variant: str, seed: int, runtime: Resolved, training_id: str
 ) -> None:
     """The bundle, the curve and the summary."""
-    models = {side: paths.subword_model(side) for side in paths.SIDES}
+    write_bundle(paths.bundle(variant, seed), trainer, params)
     model = trainer.model
-    config = BundleConfig.model_validate(
-        {
-            "format": 2,
-            "attention": model.attention_kind,
-            "model": params.model.model_dump(),
-            "vocabulary": {
-                "source": model.source_embedding.num_embeddings,
-                "target": model.target_embedding.num_embeddings,
-            },
-            "languages": {"source": params.corpus.source, "target": params.corpus.target},
-            "unicode": params.prepare.unicode.model_dump(),
-            "tokenizer_sha256": {side: sha256(path) for side, path in models.items()},
-        }
-    )
-    save_bundle(paths.bundle(variant, seed), config, trainer.best, models)
     report = paths.training_report(variant, seed)
     write_csv(report / "history.csv", [asdict(row) for row in trainer.history])
     progress = trainer.progress
@@ -218,6 +203,27 @@ def write_outputs(
             "threads": runtime.threads,
         },
     )
+
+
+def write_bundle(folder: Path, trainer: Trainer, params: Params) -> None:
+    """The best weights so far, with all that translating with them needs."""
+    models = {side: paths.subword_model(side) for side in paths.SIDES}
+    model = trainer.model
+    config = BundleConfig.model_validate(
+        {
+            "format": 2,
+            "attention": model.attention_kind,
+            "model": params.model.model_dump(),
+            "vocabulary": {
+                "source": model.source_embedding.num_embeddings,
+                "target": model.target_embedding.num_embeddings,
+            },
+            "languages": {"source": params.corpus.source, "target": params.corpus.target},
+            "unicode": params.prepare.unicode.model_dump(),
+            "tokenizer_sha256": {side: sha256(path) for side, path in models.items()},
+        }
+    )
+    save_bundle(folder, config, trainer.best, models)
 
 
 class Display:
