@@ -139,3 +139,24 @@ def test_a_recorded_graph_gives_what_its_operations_give(tmp_path: Path, attenti
         torch.testing.assert_close(plain, expected.plain)
         for one, other in zip(reference.parameters(), model.parameters(), strict=True):
             torch.testing.assert_close(other.grad, one.grad)
+
+
+@pytest.mark.parametrize(("fixed", "held"), [(True, ""), (False, "nonzero")])
+@pytest.mark.parametrize("attention", ["none", "additive", "general", "dot"])
+def test_what_is_recorded_asks_no_tensor_for_what_it_holds(attention: str, fixed: bool, held: str) -> None:
+    """On tensors without content all of it runs; of a batch that is not in a fixed shape it could not."""
+    model = with_dropout(tiny_model(attention, decoder_layers=2, layer_norm=True), 0.3).to("meta")
+    sizes = ((4,), (4, 8), (4,), (4, 8), (4, 8))
+    rows, *others = (torch.zeros(size, dtype=torch.int64, device="meta") for size in sizes)
+    batch = Batch(rows, *others, source_tokens=9, target_tokens=9, fixed=fixed)
+
+    def work() -> None:
+        masks = model.masks(rows, 3, torch.zeros((), dtype=torch.int64, device="meta"))
+        model.loss(batch, 0.1, masks).smoothed.backward()  # type: ignore[no-untyped-call]
+
+    if held:
+        with pytest.raises(NotImplementedError, match=held):
+            work()
+    else:
+        work()
+        assert all(parameter.grad is not None for parameter in model.parameters())
