@@ -4,7 +4,7 @@
 
 Trains one model on data/tokenized with params.yaml and the changes given (what `prepare` and `tokenize` do cannot be
 changed here), prints each epoch's losses, then translates dev: BLEU of its sentences, and of four at a time joined into
-one input. `--folder` keeps the bundle; `--variant` and `--seed` choose the model. docs/experiments.md has the outcomes.
+one input, both against the pairs' own references alone. `--folder` keeps the bundle; `--variant` and `--seed` choose the model. docs/experiments.md has the outcomes.
 """
 
 import argparse
@@ -66,17 +66,17 @@ def groups(rows: list[Any], size: int) -> Iterator[list[Any]]:
 def score(folder: Path, params: Params, threads: int | None) -> None:
     """Translate dev, and dev joined, and print what it comes to."""
     languages = params.corpus
-    with_others = [record["references"] for record in read_json_lines(paths.prepared_records("dev"))]
+    references = [record["references"][0] for record in read_json_lines(paths.prepared_records("dev"))]
     lines = read_lines(paths.prepared_text("dev", "source"))
     translator = Translator.load(folder, Decoding.of(params.translate), threads=threads)
     joined = [join_sentences(group, languages.source) for group in groups(lines, JOINED)]
-    own = [join_sentences((one[0] for one in group), languages.target) for group in groups(with_others, JOINED)]
-    for name, texts, references in (
-        ("dev", lines, with_others),
-        (f"dev, {JOINED} sentences in one", joined, [[one] for one in own]),
-    ):
+    own = [join_sentences(group, languages.target) for group in groups(references, JOINED)]
+    for name, texts, expected in (("dev", lines, references), (f"dev, {JOINED} sentences in one", joined, own)):
         hypotheses = [one.hypotheses[0].text for one in translator.translate(texts, whole_lines=True)]
-        found = (statistics(metric(languages.target), hypotheses, references).score() for metric in (bleu, chrf))
+        counts = (
+            statistics(metric(languages.target), hypotheses, [[one] for one in expected]) for metric in (bleu, chrf)
+        )
+        found = (each.score() for each in counts)
         print("{}: BLEU {:.2f}, chrF {:.2f}".format(name, *found), flush=True)
 
 

@@ -16,6 +16,7 @@ def model_settings(
     dropout: float = 0.0,
     layer_norm: bool = False,
     residual: bool = False,
+    lexical: bool = False,
     tie_embeddings: bool = False,
 ) -> Model:
     """A model section in which encoder outputs and decoder states have 8 units, so that every attention fits."""
@@ -35,6 +36,7 @@ def model_settings(
             "tie_embeddings": tie_embeddings,
             "layer_norm": layer_norm,
             "residual": residual,
+            "lexical": lexical,
             "dropout": {"word": dropout, "embedding": dropout, "recurrent": dropout, "output": dropout},
         }
     )
@@ -54,6 +56,7 @@ def learning_model(encoder_size: int) -> Model:
             "tie_embeddings": False,
             "layer_norm": False,
             "residual": False,
+            "lexical": False,
             "dropout": {"word": 0.0, "embedding": 0.0, "recurrent": 0.0, "output": 0.0},
         }
     )

@@ -50,18 +50,19 @@ def test_shifted_moves_each_weight_by_one(kind: str) -> None:
     torch.testing.assert_close(context, (weights[:, None] @ values).squeeze(1))
 
 
-@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize(("bidirectional", "lexical"), [(True, False), (False, False), (True, True)])
 @torch.no_grad()
-def test_frozen_is_the_summary(bidirectional: bool) -> None:
-    """What each direction of the encoder ended with, whatever the query; it has no weights."""
-    model = tiny_model("additive", bidirectional=bidirectional)
+def test_frozen_is_the_summary(bidirectional: bool, lexical: bool) -> None:
+    """What each direction of the encoder ended with, whatever the query, and no word; it has no weights."""
+    model = tiny_model("additive", bidirectional=bidirectional, lexical=lexical)
     context, weights = first_look(model, "frozen")
     assert weights is None
     rows, lengths = random_sentences(model, 3, "source", batch=2)
     embedded = model.source_embedding(rows.t())
     masks = [None] * len(model.encoder.layers)
     _, summary = model.encoder(embedded, lengths, masks, None, torch.float32)
-    torch.testing.assert_close(context, summary)
+    torch.testing.assert_close(context[:, :8], summary)
+    assert context[:, 8:].tolist() == [[0.0] * 6] * 2 if lexical else context.shape == summary.shape
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from torch.nn import functional
 from nmt.batching import Batch
 from nmt.errors import UserError
 from nmt.model.attention import AdditiveAttention, GeneralAttention
+from nmt.model.decoder import Memory
 from nmt.model.encoder import RecurrentLayer
 from nmt.model.output import smoothed_cross_entropy
 from nmt.model.seq2seq import Seq2Seq
@@ -52,7 +53,7 @@ def textbook_step(
     assert isinstance(attention, AdditiveAttention)
     energies = []
     for position in range(length):
-        inner = attention.query.weight @ state + attention.key.weight @ memory_values[position] + attention.key.bias
+        inner = attention.query.weight @ state + attention.key.weight @ memory_values[position][:8] + attention.key.bias
         energies.append(attention.weight @ torch.tanh(inner))
     alpha = torch.exp(torch.stack(energies)) / torch.exp(torch.stack(energies)).sum()
     context = torch.stack([alpha[position] * memory_values[position] for position in range(length)]).sum(0)
@@ -67,12 +68,16 @@ def textbook_step(
     candidate = torch.tanh(weights_in[2] @ entering + bias_in[2] + reset * (weights_rec[2] @ state + bias_rec[2]))
     new = (1 - update) * candidate + update * state
     readout = torch.tanh(decoder.readout.weight @ torch.cat([new, context, embedded]) + decoder.readout.bias)
+    if decoder.lexical is not None:
+        words = torch.tanh(context[8:])
+        readout = readout + torch.tanh(decoder.lexical.weight @ words + decoder.lexical.bias) + words
     return model.target_embedding.weight @ readout + model.output.bias, new
 
 
-def test_the_whole_model_is_the_textbook_equations() -> None:
+@pytest.mark.parametrize("lexical", [False, True])
+def test_the_whole_model_is_the_textbook_equations(lexical: bool) -> None:
     """Logits and gradients of a teacher-forced sentence equal the equations written out, in float64."""
-    model = tiny_model("additive").double()
+    model = tiny_model("additive", lexical=lexical).double()
     source, lengths = random_sentences(model, seed=1, side="source", batch=2)
     memory = model.encode(source, lengths)
     words = [2, 5, 7, 6]
@@ -122,13 +127,16 @@ def test_encoder_equals_torch_on_packed_sentences(cell: str, bidirectional: bool
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("encoder_layers", "decoder_layers", "residual"), [(1, 1, False), (2, 2, False), (3, 2, True)])
+@pytest.mark.parametrize(
+    ("encoder_layers", "decoder_layers", "residual", "lexical"),
+    [(1, 1, False, False), (1, 1, False, True), (2, 2, False, False), (3, 2, True, True)],
+)
 def test_neither_padding_nor_company_changes_a_loss(
-    kind: str, encoder_layers: int, decoder_layers: int, residual: bool, dropout: float
+    kind: str, encoder_layers: int, decoder_layers: int, residual: bool, lexical: bool, dropout: float
 ) -> None:
     """A sentence has the same loss alone, padded, and anywhere in a batch; with dropout too: masks follow sentences."""
     depth = {"encoder_layers": encoder_layers, "decoder_layers": decoder_layers, "residual": residual}
-    model = with_dropout(tiny_model(kind, **depth), dropout)
+    model = with_dropout(tiny_model(kind, lexical=lexical, **depth), dropout)
 
     def total(*batches: Batch) -> Tensor:
         return sum((model.loss(b, 0.1, model.masks(b.rows, 1, 2)).smoothed for b in batches), torch.zeros(()))
@@ -369,3 +377,19 @@ def test_operations_of_a_constant_context_are_not_counted_per_word() -> None:
     sizes = model.parameters_by_part()
     expected = 6 * (10 * sizes["encoder"] + 20 * (sizes["decoder"] - 24 * 8 + 11 * 6))
     assert model.training_flops(10, 20, 30) == expected
+
+
+def test_a_lexical_decoder_fetches_the_words_themselves() -> None:
+    """The end of a context is the embedding of the one word that is looked at; plain has no such thing."""
+    model = tiny_model("additive", lexical=True)
+    source, lengths = torch.tensor([[7, 9]]), torch.tensor([2])
+    memory = model.encode(source, lengths)
+    first_only = Memory(memory.values_BSC, memory.keys_BSA, torch.tensor([[False, True]]), memory.start)
+    _, context_BC, _, _ = model.decoder.step(
+        first_only, model.start(memory), model.target_embedding(torch.tensor([2])), None, torch.float32
+    )
+    torch.testing.assert_close(context_BC[0, 8:], model.source_embedding.weight[7])
+    torch.testing.assert_close(memory.keys_BSA, tiny_model("additive").encode(source, lengths).keys_BSA)
+    plain, same = (tiny_model("none", lexical=lexical) for lexical in (False, True))
+    assert dict(plain.named_parameters()).keys() == dict(same.named_parameters()).keys()
+    assert model.training_flops(1, 1, 1) - model.training_flops(1, 1, 0) == 6 * (5 + 8 + 6)

@@ -59,18 +59,20 @@ def naming(name: str) -> Callable[[str], str]:
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize(
-    ("attention", "layers", "residual"),
+    ("attention", "layers", "residual", "lexical"),
     [
-        *((attention, 1, False) for attention in ("none", "additive", "dot", "general")),
-        *((attention, layers, residual) for residual in (False, True)
+        *((attention, 1, False, False) for attention in ("none", "additive", "dot", "general")),
+        *((attention, layers, residual, residual) for residual in (False, True)
           for attention, layers in (("none", 2), ("additive", 3), ("general", 2))),
+        ("additive", 1, False, True),
     ],
 )  # fmt: skip
 def test_whole_sequence_decoder_equals_the_step_by_step_one(
-    attention: str, layers: int, residual: bool, cell: str, layer_norm: bool, dropout: bool
+    attention: str, layers: int, residual: bool, lexical: bool, cell: str, layer_norm: bool, dropout: bool
 ) -> None:
     """Outputs and each parameter's gradient agree, whatever the cell, attention, depth, normalisation and dropout."""
-    model = tiny_model(attention, cell=cell, decoder_layers=layers, layer_norm=layer_norm, residual=residual)
+    depth = {"decoder_layers": layers, "residual": residual, "lexical": lexical}
+    model = tiny_model(attention, cell=cell, layer_norm=layer_norm, **depth)
     model = disturbed(with_dropout(model, 0.3).double())
     expected, expected_gradients = decoded(model, by_steps=True, dropout=dropout)
     actual, actual_gradients = decoded(model, by_steps=False, dropout=dropout)

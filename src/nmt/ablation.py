@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nmt.model.attention import Attention
+from nmt.model.encoder import Encoder
 from nmt.model.seq2seq import Seq2Seq
 
 
@@ -24,11 +25,10 @@ class _Disturbed(Attention):
 
     score = "disturbed"
 
-    def __init__(self, whole: Attention, directions: int) -> None:
+    def __init__(self, whole: Attention, encoder: Encoder) -> None:
         super().__init__(whole.key_size)
         self.whole = whole
-        self.directions = directions
-        """Of the encoder."""
+        self.encoder = encoder
 
     def project_keys(self, values_BSC: Tensor, dtype: torch.dtype) -> Tensor:
         return self.whole.project_keys(values_BSC, dtype)
@@ -61,13 +61,15 @@ class Shifted(_Disturbed):
 
 
 class Frozen(_Disturbed):
-    """The encoder's last state; it has no weights."""
+    """The encoder's last state, and no word's embedding; it has no weights."""
 
     def forward(self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, None]:
         ends_B = (~absent_BS).sum(dim=1) - 1
         last_BC = values_BSC[torch.arange(len(ends_B), device=ends_B.device), ends_B]
-        half = values_BSC.shape[2] // self.directions
-        return torch.cat([last_BC[:, :half], values_BSC[:, 0, half:]], dim=1), None
+        whole = self.encoder.output_size
+        half = whole // self.encoder.directions
+        embeddings = torch.zeros_like(last_BC[:, whole:])
+        return torch.cat([last_BC[:, :half], values_BSC[:, 0, half:whole], embeddings], dim=1), None
 
 
 ABLATIONS: dict[str, type[_Disturbed]] = {"uniform": Uniform, "shifted": Shifted, "frozen": Frozen}
@@ -78,7 +80,7 @@ def ablated(model: Seq2Seq, name: str) -> Iterator[None]:
     """The model with its attention disturbed, while the block lasts."""
     assert model.has_attention, "nothing to disturb"
     whole = model.decoder.attention
-    model.decoder.attention = ABLATIONS[name](whole, model.encoder.directions)
+    model.decoder.attention = ABLATIONS[name](whole, model.encoder)
     try:
         yield
     finally:

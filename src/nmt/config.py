@@ -156,6 +156,8 @@ class Model(Section):
     layer_norm: bool
     residual: bool
     """Whether each layer but the first hands on the sum of its states and its input."""
+    lexical: bool
+    """Whether attention fetches the words' embeddings, too, from where a way leads to the output; plain has none."""
     dropout: DropoutRates
 
 

@@ -40,7 +40,8 @@ class Memory:
     """All that the decoder gets from the encoder."""
 
     values_BSC: Tensor
-    """What is looked at: encoder outputs; without attention the summary alone, with S = 1."""
+    """What is looked at: encoder outputs, perhaps with the embeddings beside them; without attention the summary alone,
+    with S = 1."""
     keys_BSA: Tensor
     absent_BS: Tensor
     """True at padding."""
@@ -68,6 +69,8 @@ class Decoder(nn.Module):
 
     With `residual`, a layer above the first hands on, to the next one and to the readout, the sum of its state and its
     input, before dropout (Wu et al. 2016, section 3.1). The query is the state alone, as it is what is carried on.
+
+    If it is `lexical`, the end of a context is a mean of the source words' embeddings, as wide as those it writes.
     """
 
     def __init__(
@@ -81,15 +84,18 @@ class Decoder(nn.Module):
         readout: Literal["state", "deep"],
         normalized: bool,
         residual: bool,
+        lexical: bool,
     ) -> None:
         super().__init__()
         self.residual = residual
+        self.context_size = context_size
         self.embedding_size = embedding_size
         self.attention = attention
         sizes = [embedding_size + context_size] + [hidden_size] * (layers - 1)
         self.layers = nn.ModuleList(RecurrentLayer(cell, size, hidden_size, 1, normalized) for size in sizes)
         self.deep = readout == "deep"
         self.readout = nn.Linear(hidden_size + (context_size + embedding_size if self.deep else 0), embedding_size)
+        self.lexical = nn.Linear(embedding_size, embedding_size) if lexical else None
 
     @property
     def recurrent(self) -> list[RecurrentLayer]:
@@ -100,10 +106,15 @@ class Decoder(nn.Module):
         """What the output layer compares with every word's embedding: [..., E].
 
         "deep" lets context and previous word enter beside the state (Pascanu et al. 2014; Bahdanau et al. 2015, A.2.2,
-        with tanh for maxout).
+        with tanh for maxout). A lexical decoder adds what the looked-at words are by themselves: y + tanh(W y + b) with
+        y = tanh(their mean embedding) (Nguyen & Chiang 2018, section 4, with one output matrix for both).
         """
         features = torch.cat([hidden, context, embedded], dim=-1) if self.deep else hidden
-        return torch.tanh(linear(features, self.readout.weight, self.readout.bias, dtype))
+        readout = torch.tanh(linear(features, self.readout.weight, self.readout.bias, dtype))
+        if self.lexical is None:
+            return readout
+        words = torch.tanh(context[..., -self.embedding_size :])
+        return readout + words + torch.tanh(linear(words, self.lexical.weight, self.lexical.bias, dtype))
 
     def step(
         self, memory: Memory, state: DecoderState, embedded_BE: Tensor, masks: DecoderMasks | None, dtype: torch.dtype

@@ -70,10 +70,12 @@ class Seq2Seq(nn.Module):
         states = settings.decoder.layers * (2 if cell == "lstm" else 1)
         self.bridge = nn.Linear(self.encoder.output_size, states * hidden_size)
         kind = _attention(attention, hidden_size, self.encoder.output_size, settings.attention_size)
-        context_size = hidden_size if attention == "none" else self.encoder.output_size
+        self.lexical = settings.lexical and self.has_attention
+        context_size = self.encoder.output_size if self.has_attention else hidden_size
+        context_size += embedding_size if self.lexical else 0
         self.decoder = Decoder(
             cell, embedding_size, hidden_size, settings.decoder.layers, context_size, kind, settings.readout,
-            settings.layer_norm, settings.residual,
+            settings.layer_norm, settings.residual, self.lexical,
         )  # fmt: skip
         self.output = nn.Linear(embedding_size, target_size)
         if settings.tie_output:
@@ -121,6 +123,8 @@ class Seq2Seq(nn.Module):
             values_BSC = start.tensors[0][-1][:, None]
             absent_BS = torch.zeros(len(lengths_B), 1, dtype=torch.bool, device=lengths_B.device)
         keys_BSA = self.decoder.attention.project_keys(values_BSC, self.product_dtype)
+        if self.lexical:
+            values_BSC = torch.cat([values_BSC, embedded_SBE.transpose(0, 1)], dim=-1)
         return Memory(values_BSC, keys_BSA, absent_BS, start)
 
     def start(self, memory: Memory) -> DecoderState:
@@ -199,17 +203,14 @@ class Seq2Seq(nn.Module):
         def mask(rate: float, width: int) -> Tensor | None:
             return dropout_mask(rate, width, rows_B, seed, update, next(sites))
 
-        embedding_size, hidden_size, context_size = (
-            settings.embedding_size,
-            settings.decoder.hidden_size,
-            self.encoder.output_size,
-        )
+        embedding_size, hidden_size = settings.embedding_size, settings.decoder.hidden_size
+        encoded_size = self.encoder.output_size
         return Masks(
             source_embedding=mask(rates.embedding, embedding_size),
             target_embedding=mask(rates.embedding, embedding_size),
-            encoder_output=mask(rates.output, context_size),
+            encoder_output=mask(rates.output, encoded_size),
             readout=mask(rates.output, embedding_size),
-            encoder_recurrent=[mask(rates.recurrent, context_size) for _ in range(settings.encoder.layers)],
+            encoder_recurrent=[mask(rates.recurrent, encoded_size) for _ in range(settings.encoder.layers)],
             decoder=DecoderMasks(
                 [mask(rates.recurrent, hidden_size) for _ in range(settings.decoder.layers)],
                 mask(rates.output, hidden_size),
@@ -242,7 +243,7 @@ class Seq2Seq(nn.Module):
         if not self.has_attention:
             first = self.decoder.recurrent[0].input_weight
             per_target -= first[..., self.settings.embedding_size :].numel()
-        per_pair = self.decoder.attention.key_size + self.encoder.output_size if self.has_attention else 0
+        per_pair = self.decoder.attention.key_size + self.decoder.context_size if self.has_attention else 0
         return 6 * (source_tokens * per_source + target_tokens * per_target + pairs * per_pair)
 
 
