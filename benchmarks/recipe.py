@@ -4,7 +4,8 @@
 
 Trains one model on data/tokenized with params.yaml and the changes given (what `prepare` and `tokenize` do cannot be
 changed here), prints each epoch's losses, then translates dev: BLEU of its sentences, and of four at a time joined into
-one input, both against the pairs' own references alone. `--folder` keeps the bundle; `--variant` and `--seed` choose the model. docs/experiments.md has the outcomes.
+one input, both against the pairs' own references alone. `--folder` keeps the bundle; `--variant` and `--seed` choose
+the model. docs/experiments.md has the outcomes.
 """
 
 import argparse
