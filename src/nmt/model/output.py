@@ -71,7 +71,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
                 nll, uniform = nll * counts[span], uniform * counts[span]
             plain += nll.sum()
             smoothed += (1.0 - smoothing) * nll.sum() + smoothing * uniform.sum()
-            if not ctx.needs_input_grad[0]:
+            if not any(ctx.needs_input_grad[:3]):
                 continue
             probabilities[torch.arange(len(goal), device=goal.device), goal.squeeze(-1)] -= 1.0 - smoothing
             gradient = probabilities

@@ -14,7 +14,7 @@ from nmt.model.attention import AdditiveAttention, Attention, DotAttention, Gene
 from nmt.model.decoder import Decoder, DecoderMasks, DecoderState, Memory
 from nmt.model.encoder import Encoder
 from nmt.model.output import smoothed_cross_entropy
-from nmt.model.products import linear
+from nmt.model.products import linear, steady_linear
 from nmt.randomness import WideMask, dropout_mask, generator
 from nmt.subwords import PAD
 
@@ -140,13 +140,13 @@ class Seq2Seq(nn.Module):
             memory, state, embedded_BE, None, self.product_dtype
         )
         readout_BE = self.decoder.read_out(hidden_BH, context_BC, embedded_BE, self.product_dtype)
-        return self.output(readout_BE), state, weights_BS
+        return self._logits(readout_BE), state, weights_BS
 
     def force(self, memory: Memory, inputs_BT: Tensor) -> tuple[Tensor, Tensor | None]:
         """Teacher-forced prediction over inputs (bos + pieces) [B, T]: logits [B, T, V], weights [B, T, S]."""
         hidden, contexts, embedded_TBE, weights_TBS = self._decode(memory, inputs_BT)
         readout_TBE = self.decoder.read_out(hidden, contexts, embedded_TBE, self.product_dtype)
-        return self.output(readout_TBE).transpose(0, 1), None if weights_TBS is None else weights_TBS.transpose(0, 1)
+        return self._logits(readout_TBE).transpose(0, 1), None if weights_TBS is None else weights_TBS.transpose(0, 1)
 
     def force_last(self, memory: Memory, inputs_BT: Tensor, lengths_B: Tensor) -> Tensor:
         """The logits [B, V] of `force` at the last of each row's inputs."""
@@ -154,8 +154,11 @@ class Seq2Seq(nn.Module):
         hidden_BH, context_BC, embedded_BE = (
             tensor[lengths_B - 1, rows] for tensor in self._decode(memory, inputs_BT)[:3]
         )
-        logits_BV: Tensor = self.output(self.decoder.read_out(hidden_BH, context_BC, embedded_BE, self.product_dtype))
-        return logits_BV
+        return self._logits(self.decoder.read_out(hidden_BH, context_BC, embedded_BE, self.product_dtype))
+
+    def _logits(self, readout: Tensor) -> Tensor:
+        """Of every word [..., V], for a readout [..., E]; in the readout's precision."""
+        return steady_linear(readout, self.output.weight, self.output.bias, readout.dtype)
 
     def _decode(self, memory: Memory, inputs_BT: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Hidden states [T, B, H], contexts [T, B, C], embedded inputs [T, B, E] and weights, without dropout."""
