@@ -22,8 +22,10 @@ def test_a_grid_is_every_combination() -> None:
 
 
 def test_keys_are_as_long_as_tells_them_apart() -> None:
-    """Two sizes in one grid are not both called `size`."""
-    assert _names("tokenize.source.size=6000", "tokenize.target.size=4000") == ["source.size=6000,target.size=4000"]
+    """Two vocabularies in one grid are not both called `vocabulary`."""
+    assert _names("tokenize.source.vocabulary=6000", "tokenize.target.vocabulary=4000") == [
+        "source.vocabulary=6000,target.vocabulary=4000"
+    ]
 
 
 def test_a_name_is_legal_in_git_and_still_unique() -> None:

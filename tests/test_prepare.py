@@ -62,7 +62,7 @@ class Workspace:
             (folder / path).write_bytes((ROOT / path).read_bytes())
         self.folder = folder
         self.set_params({"corpus.name": "local", "prepare.test_pairs": 20, "prepare.dev_pairs": 10})
-        self.set_params({"tokenize.source.size": 300, "tokenize.target.size": 300})
+        self.set_params({"tokenize.source.vocabulary": 300, "tokenize.target.vocabulary": 300})
 
     def set_params(self, values: Mapping[str, object]) -> None:
         """Write dotted keys into params.yaml."""
@@ -295,7 +295,7 @@ def test_each_segmentation_is_another_of_the_same_text(workspace: Workspace) -> 
 def test_a_joint_model_knows_both_sides(workspace: Workspace) -> None:
     """One model spells both languages without bytes, both sides' stores are in its pieces; embeddings may be one."""
     workspace.write_numbers(number_pairs(200))
-    one = {"kind": "unigram", "size": 340, "character_coverage": 1.0}
+    one = {"kind": "unigram", "vocabulary": 340, "character_coverage": 1.0}
     workspace.set_params({"tokenize.source": one, "tokenize.target": one, "tokenize.joint": True})
     workspace.set_params({"model.tie_embeddings": True})
     run_stages()

@@ -95,7 +95,7 @@ class Prepare(Section):
 
 class Subwords(Section):
     kind: Literal["unigram", "bpe"]
-    size: Annotated[int, Field(ge=300, le=65_535)]
+    vocabulary: Annotated[int, Field(ge=300, le=65_535)]
     """Pieces in all, the 256 bytes of the fallback and the special ones included."""
     character_coverage: Annotated[float, Field(gt=0.9, le=1.0)]
 

@@ -66,7 +66,7 @@ def make_real(folder: Path) -> None:
         write_bundle(paths.bundle("attention", 1), "additive")
         with files.fresh_folder(paths.PREPARED) as prepared:
             write_prepared(prepared)
-        edit_yaml(paths.PARAMS, {"tokenize.source.size": 300, "tokenize.target.size": 300})
+        edit_yaml(paths.PARAMS, {"tokenize.source.vocabulary": 300, "tokenize.target.vocabulary": 300})
         tokenize.main()
         files.write_json_lines(paths.gold_links("tatoeba-zh-en"), GOLD)
         pipeline = "stages: {translate: {params: [translate], deps: [data, 'models/${item.variant}']}}"

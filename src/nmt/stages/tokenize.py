@@ -65,7 +65,7 @@ def tokenized(side: str, subwords: Subwords, settings: config.Tokenize, language
         keys = (paths.SIDES.index(side), number)
         drawn = sampled(subwords, section.kind, settings.sampling.alpha, each_line(texts["train"]), keys)
         write(f"train.sample-{number}", paths.training_store(side, number), texts["train"], drawn)
-    return describe_tokenization(subwords, section.size, parts, language)
+    return describe_tokenization(subwords, section.vocabulary, parts, language)
 
 
 def evenly_spread(text: Path, characters: int) -> Iterator[str]:
@@ -86,14 +86,14 @@ def trained(side: str, section: config.Subwords, lines: Iterator[str], spaced: b
         content = train_subwords(
             lines,
             kind=section.kind,
-            size=section.size,
+            size=section.vocabulary,
             character_coverage=section.character_coverage,
             spaced=spaced,
         )
     except UserError as error:
         raise UserError(f"{paths.PARAMS}, tokenize.{side}: {error}") from None
     subwords = Subwords(content)
-    print(f"tokenize: {side}, {subwords.size:,} of at most {section.size:,} pieces", file=sys.stderr)
+    print(f"tokenize: {side}, {subwords.size:,} of at most {section.vocabulary:,} pieces", file=sys.stderr)
     return subwords
 
 
