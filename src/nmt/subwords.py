@@ -65,7 +65,7 @@ def _explain(message: str, size: int) -> str:
     if needed:
         return (
             f"{size} pieces are too few: the characters to cover, the bytes and the special pieces are {needed[1]}; "
-            f"raise tokenize's size to {needed[1]} or more, or lower its character_coverage"
+            f"raise tokenize's vocabulary to {needed[1]} or more, or lower its character_coverage"
         )
     if "sentences_.empty()" in message or "all_chars_count" in message:
         return "there is no text to train a subword model on: every training line is empty"
