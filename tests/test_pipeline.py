@@ -230,7 +230,7 @@ def relative(path: Path) -> str:
 
 
 def test_no_parameter_has_a_name_that_the_run_cache_leaves_out() -> None:
-    """DVC forgets them at every depth, also in params: it would restore what other values had made."""
+    """DVC forgets them at every depth, also in params (treeverse/dvc issue 10296), and restores what others made."""
     left_out = {Meta.PARAM_SIZE, Meta.PARAM_NFILES}
     assert dict_sha256({"a": {"size": 1}}, exclude=left_out) == dict_sha256({"a": {"size": 2}}, exclude=left_out)
     params = load_yaml(ROOT / "params.yaml")
