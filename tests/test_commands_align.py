@@ -94,3 +94,11 @@ def test_input_that_does_not_fit(
         assert message in output(capsys, status=1)
     finally:
         (project / name).write_bytes(kept)
+
+
+def test_nothing_to_align(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Empty files are no pairs."""
+    (tmp_path / "empty").touch()
+    files = [f"--{name}={tmp_path / 'empty'}" for name in ("source", "target", "gold")]
+    assert main(["align", "--model", "forward/bundle", *files]) == 1
+    assert "empty holds no line" in capsys.readouterr().err

@@ -93,8 +93,10 @@ def test_n_best_lists_ranks_and_scores(capsys: pytest.CaptureFixture[str]) -> No
     assert [float(row[1]) for row in rows[:3]] == sorted((float(row[1]) for row in rows[:3]), reverse=True)
     assert rows[0][2] == output(capsys, "translate", "猫").removesuffix("\n")
     assert "beam" in output(capsys, "translate", "--n-best", "9", "猫", status=1)
-    with pytest.raises(SystemExit):
-        main(["translate", "--n-best", "0", "猫"])
+    for wrong in ("0", "x", "2000"):
+        with pytest.raises(SystemExit):
+            main(["translate", "--n-best", wrong, "--beam", "3", "猫"])
+    assert "a beam has at most 1000 places, not 2000" in capsys.readouterr().err
 
 
 def test_prefix_leads(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,15 @@
 """Grids become named trials."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from nmt import experiments
 from nmt.errors import UserError
-from nmt.experiments import Trial
+from nmt.experiments import FAILED, MISSING, QUEUED, Trial
+from nmt.repository import dvc, git
+from tests.serve_process import until
 
 
 def _names(*settings: str, state: str = "") -> list[str]:
@@ -51,3 +56,36 @@ def test_what_is_no_grid_is_one_clear_error(settings: str) -> None:
     """The setting stands in it."""
     with pytest.raises(UserError, match=r"no grid|same point twice"):
         experiments.trials([settings], "")
+
+
+def test_a_trial_of_another_commit_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC's queue keeps what was done at every commit under the same names; only the present commit's counts."""
+    monkeypatch.chdir(tmp_path)
+    for command in ("git init --quiet", "git config user.name Test", "git config user.email test@example.com"):
+        subprocess.run(command.split(), check=True)
+    dvc("init", "--quiet")
+    Path("params.yaml").write_text("x: 1\n")
+    Path("dvc.yaml").write_text("stages: {a: {cmd: 'test ${x} = 1', params: [x]}}\n")
+
+    def commit() -> None:
+        git("add", "--all")
+        git("commit", "--quiet", "--no-gpg-sign", "--allow-empty", "--message", "All")
+
+    commit()
+    trial = Trial("x=2", ("x=2",))
+    experiments.enqueue(trial)
+    experiments.start_workers(1)
+    experiments.wait([trial], 1, lambda _: None)
+    assert experiments.states(["x=2"]) == {"x=2": FAILED}
+    until(lambda: experiments.workers() == 0)  # one that lives would take what is queued next
+    commit()
+    assert experiments.states(["x=2"]) == {"x=2": MISSING}
+    experiments.forget("x=2")  # there is none to forget
+    experiments.enqueue(trial)
+    assert experiments.states(["x=2"]) == {"x=2": QUEUED}
+    experiments.forget("x=2")
+    assert experiments.states(["x=2"]) == {"x=2": MISSING}
+    git("checkout", "--quiet", "HEAD~1")
+    assert experiments.states(["x=2"]) == {"x=2": FAILED}
+    experiments.forget("x=2")
+    assert experiments.states(["x=2"]) == {"x=2": MISSING}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from nmt import leaderboard
+from nmt.errors import UserError
 from nmt.leaderboard import Snapshot
 
 PARAMS = "variants: {plain: {attention: none}}\nseeds: [1]\ntrain: {learning_rate: RATE, betas: [0.9, 0.98]}\n"
@@ -24,11 +25,14 @@ def _scores(result: str, bleu: float, ter: float = 50.0, signature: str = "nrefs
     }
 
 
-def _snapshot(name: str, scores: dict[str, Any], rate: str = "0.005", test_set: str = "aa") -> Snapshot:
+def _snapshot(
+    name: str, scores: dict[str, Any], rate: str = "0.005", test_set: str = "aa", locked_rate: str | None = None
+) -> Snapshot:
     deps = f"deps: [{{path: data/prepared/test.jsonl, md5: {test_set}}}]"
+    made_with = f"params: {{params.yaml: {{train.learning_rate: {locked_rate or rate}}}}}"
     texts = {
         "params.yaml": PARAMS.replace("RATE", rate),
-        "dvc.lock": f"stages: {{evaluate@plain-1: {{{deps}}}}}",
+        "dvc.lock": f"stages: {{train@plain-1: {{{made_with}}}, evaluate@plain-1: {{{deps}}}}}",
         "reports/scores/plain/1.json": json.dumps(scores),
         "reports/scores/other/1.json": json.dumps({"left over": True}),
     }
@@ -59,6 +63,24 @@ def test_only_results_on_one_test_set_are_ranked() -> None:
     ranked = leaderboard.leaderboard(states, "bleu")
     assert [row["experiment"] for row in ranked.rows] == ["HEAD"]
     assert ranked.left_out == 2
+
+
+def test_scores_that_other_parameters_made_are_nobodys() -> None:
+    """An experiment that ran only some stages still holds its commit's scores of the other models."""
+    states = [
+        _snapshot("HEAD", _scores("a" * 16, 20.0)),
+        _snapshot("of-attention-only", _scores("b" * 16, 19.0), rate="0.01", locked_rate="0.005"),
+    ]
+    assert [row["experiment"] for row in leaderboard.leaderboard(states, "bleu").rows] == ["HEAD"]
+
+
+@pytest.mark.parametrize(
+    "params", ["seeds: 1\nvariants: {}\n", "variants: {a: {}}\n", "- 1\n", "seeds: [1]\nvariants:\n"]
+)
+def test_parameters_without_models_are_told(params: str) -> None:
+    """With the state whose they are."""
+    with pytest.raises(UserError, match=r"params\.yaml of old names no variants, or no list of seeds"):
+        Snapshot.of("old", {"params.yaml": params})
 
 
 def test_the_table_survives_the_file() -> None:

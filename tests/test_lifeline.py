@@ -103,6 +103,10 @@ def test_work_stays_until_dvc_has_its_outcome(tmp_path: Path, monkeypatch: pytes
         files.write_text(begun / "outcome.json", damaged)
         unfinished.clear()
         assert (begun / "state").exists()
+    files.write_text(paths.LOCK, "stages:\n  train:\n    cmd: [")  # DVC is writing it at this moment
+    unfinished.clear()
+    assert (begun / "state").exists()
+    files.write_text(paths.LOCK, "stages: {}\n")
     os.utime(begun, (time.time() - 31 * 24 * 3600,) * 2)
     unfinished.clear()
     assert not begun.exists(), "nobody has gone on with it for a month"

@@ -1,4 +1,4 @@
-"""Presets change the values that they name, and nothing else of `params.yaml`."""
+"""A preset sets all that makes a recipe, whatever was set before, and nothing else of `params.yaml`."""
 
 import re
 import shutil
@@ -10,6 +10,7 @@ from nmt import paths, presets
 from nmt.commands import main
 from nmt.config import load_params, load_yaml
 from nmt.errors import UserError
+from nmt.leaderboard import leaves
 
 from .project import ROOT
 
@@ -23,6 +24,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def presets_in(folder: Path) -> list[str]:
+    """The presets' names."""
+    return sorted(path.stem for path in (folder / paths.PRESETS).glob("*.yaml"))
+
+
 def comments(text: str) -> list[str]:
     """All comments, without the spaces before them."""
     return re.findall(r"#.*", text)
@@ -33,7 +39,47 @@ def test_the_committed_parameters_are_the_quick_preset() -> None:
     assert presets.applied("quick") == paths.PARAMS.read_text()
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / paths.PRESETS).glob("*.yaml")))
+def test_quick_names_all_that_makes_a_recipe() -> None:
+    """Every key that decides what the models are and what they write, so that no other experiment's value stays."""
+    rest = {
+        "variants", "runtime", "evaluate", "analyze_attention", "compare", "report", "tracking", "promote",
+        "train.devices", "train.accumulate", "train.cuda_graphs",
+    }  # fmt: skip
+    named = {key for key, _ in leaves(presets.overrides("quick"))}
+    known = {key for key, _ in leaves(load_yaml(paths.PARAMS))}
+    assert known - named == {key for key in known if key in rest or key.partition(".")[0] in rest}
+    assert named <= known
+
+
+@pytest.mark.parametrize("name", presets_in(ROOT))
+def test_what_a_preset_leads_to_does_not_depend_on_what_was_set(name: str) -> None:
+    """Another preset, another beam, more seeds: all gone; the machine's own settings stay."""
+    changes = [
+        ("seeds: [1]      ", "seeds: [1, 2, 3]"),
+        ("beam_size: 5", "beam_size: 8"),
+        ("device: auto", "device: cpu "),
+    ]
+    expected = presets.applied(name).replace(*changes[-1])
+    for text in [presets.applied(other) for other in presets.names()]:
+        for change in changes:
+            assert change[0] in text
+            text = text.replace(*change)
+        paths.PARAMS.write_text(text)
+        assert presets.applied(name) == expected
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "train: [\n", "a: 1\na: 2\n"])
+def test_parameters_that_are_none_are_told(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a line, and left as they are."""
+    paths.PARAMS.write_text(text)
+    assert main(["preset", "quick"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: params.yaml")
+    assert said.count("\n") == 1
+    assert paths.PARAMS.read_text() == text
+
+
+@pytest.mark.parametrize("name", presets_in(ROOT))
 def test_a_preset_sets_its_values_and_keeps_the_comments(name: str) -> None:
     """All that it names is there afterwards, all else is as it was; `quick` brings the first values back."""
     before, text = load_params(), paths.PARAMS.read_text()

@@ -2,10 +2,12 @@
 
 import logging
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from nmt.commands import diagnosis
 from nmt.commands.diagnosis import BROKEN, Finding, tracking
 from nmt.errors import UserError, without_secrets
 from nmt.tracking import links, place, provenance, publish
@@ -52,6 +54,21 @@ def test_environment(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     assert str(UserError(f"401: the header was Bearer {SECRET}")) == "401: the header was Bearer ***"
     monkeypatch.setenv(name, "on")
     assert without_secrets("on and on") == "on and on"
+
+
+def test_a_package_that_cannot_be_loaded_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the end of no other check: this is what `nmt doctor` is for."""
+    broken = "libcudart.so.12: cannot open shared object file\nand so on"
+
+    def check() -> Iterator[Finding]:
+        raise ImportError(broken)
+        yield
+
+    monkeypatch.setattr(diagnosis, "CHECKS", (check, lambda: iter([Finding("ok", "next", "fine")])))
+    assert list(diagnosis.diagnose()) == [
+        Finding(BROKEN, "check", broken.partition("\n")[0]),
+        Finding("ok", "next", "fine"),
+    ]
 
 
 @pytest.mark.parametrize("uri", [f"http://anna:{SECRET}@127.0.0.1:1", f"http://anna:{SECRET}@[broken"])

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -16,7 +17,10 @@ import psutil
 import pytest
 
 import nmt
+from nmt.commands.model_choice import Choice
+from nmt.errors import UserError
 from nmt.files import sha256, write_json
+from nmt.serving.worker import Worker
 from nmt.translator import Translator
 from nmt.word_view import word_view
 from tests.bundles import write_bundle
@@ -65,7 +69,8 @@ def server(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 def impatient(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server without attention, with room for few and time for little."""
     log = tmp_path_factory.mktemp("log") / "log"
-    with serving(bundles["none"], log, "--max-queue", "3", "--max-batch", "1", "--timeout", "4") as running:
+    limits = ("--max-queue", "3", "--max-batch", "1", "--timeout", "4", "--max-beam", "2")
+    with serving(bundles["none"], log, *limits) as running:
         yield running
 
 
@@ -110,6 +115,29 @@ def test_a_model_without_attention_says_so(impatient: Server) -> None:
     assert answer["source"]["words"][-1] == "</s>"
     assert answer["hypotheses"][0]["words"]
     assert answer["hypotheses"][0]["attention"] is None
+
+
+def test_the_servers_limit_is_a_requests_default(impatient: Server, bundles: dict[str, Path]) -> None:
+    """The model's own beam is wider: who asks for none gets the widest that is allowed."""
+    (answer,) = impatient.translate("猫", n_best=2).json()["translations"]
+    expected = Translator.load(bundles["none"], device="cpu", threads=1).translate(["猫"], beam_size=2, n_best=2)
+    assert [one["translation"] for one in answer["hypotheses"]] == [one.text for one in expected[0].hypotheses]
+    assert impatient.translate("猫", beam_size=3).status_code == 422
+
+
+def test_without_a_process_to_spare_the_worker_says_so_and_tries_again(bundles: dict[str, Path]) -> None:
+    """Nothing can be opened at the moment; later it can."""
+    worker = Worker(Choice(bundles["additive"], None, "cpu", 1))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"no process to translate in could be started: .*Too many open files"):
+            worker.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not worker.ready
+    assert worker.start()["languages"] == {"source": "zh", "target": "en"}
+    worker.stop()
 
 
 def test_concurrent_requests_are_translated_together(server: Server, translator: Translator) -> None:

@@ -6,24 +6,28 @@ import logging
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from nmt import files, identity, paths, tracking
+from nmt.commands import main
 from nmt.config import load_params
 from nmt.decoding import Decoding
 from nmt.errors import UserError
 from nmt.tracking import place, spool, values
 from nmt.tracking.model import alias
 from nmt.tracking.publish import Published
+from nmt.tracking.registry import registry
 from nmt.tracking.store import Curves, Store, open_store
 from nmt.translator import Translator
 from tests.bundles import write_bundle
@@ -223,6 +227,67 @@ def test_a_model_that_is_not_there_is_one_clear_error(project: Path) -> None:
     with pytest.raises(UserError, match=r"mlflow\.db does not exist"):
         tracking.download_bundle("models:/nmt-zh-en@plain")
     assert not Path("mlflow.db").exists()
+
+
+def test_a_store_that_does_not_answer_is_no_store_without_a_champion(project: Path) -> None:
+    """No model, no alias: None. Anything else that goes wrong is told, or an untested model would become champion."""
+    with registry("zh", "en") as models:
+        assert models.champion() is None
+    make_result("plain")
+    _publish()
+    with registry("zh", "en") as models:
+        assert models.champion() is None
+        models.crown(models.version(1))
+        champion = models.champion()
+    assert champion is not None
+    assert champion.version == 1
+    with sqlite3.connect("mlflow.db") as database:
+        database.execute("drop table registered_model_aliases")
+    database.close()
+    with registry("zh", "en") as models, pytest.raises(MlflowException, match="no such table"):
+        models.champion()
+
+
+@pytest.mark.parametrize("text", ["a,b\n1\n", "a,b\n1,2\n", "<<<<<<< HEAD\n=======\n>>>>>>> a,b\n"])
+def test_a_log_that_cannot_be_continued_stops_a_promotion(
+    project: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the alias has moved."""
+    make_result("plain")
+    _publish()
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "Empty")
+    files.write_text(paths.PROMOTIONS, text)
+    assert main(["promote", "1", "--force", "to see"]) == 1
+    assert "reports/promotions.csv" in capsys.readouterr().err
+    assert files.read_text(paths.PROMOTIONS) == text
+    with registry("zh", "en") as models:
+        assert models.champion() is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("localhost:5000", "lacks its scheme; write http://localhost:5000"),
+        ("nothing://of.that.kind/5000", "nothing://of.that.kind/5000: UnsupportedModelRegistryStoreURIException: "),
+        ("postgresql://me:secret@127.0.0.1:9/mlflow", "postgresql://127.0.0.1:9/mlflow: "),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, uri: str, reason: str
+) -> None:
+    """For whoever asks it; without the password."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    questions: list[Callable[[], object]] = [
+        lambda: tracking.known_results({"1"}),
+        lambda: tracking.download_bundle("models:/nmt-zh-en@plain"),
+    ]
+    for ask in questions:
+        with pytest.raises(UserError) as caught:
+            ask()
+        assert reason in str(caught.value)
+        assert "secret" not in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_run_grows_stage_by_stage(project: Path) -> None:

@@ -99,10 +99,9 @@ def _short(key: str, keys: Sequence[str]) -> str:
 
 def states(names: Iterable[str]) -> dict[str, str]:
     """How far each trial on the present commit is; a finished one is done whatever the queue remembers of it."""
-    head = git("rev-parse", "HEAD").strip()
+    head = _head()
     done = {one.name for one in finished() if one.baseline == head}
-    queue = {task["name"]: str(task["status"]).lower() for task in _tasks()}
-    known = {name: state for name, state in queue.items() if state in (QUEUED, RUNNING, FAILED)}
+    known = {name: task.state for name, task in _tasks().items()}
     return {name: DONE if name in done else known.get(name, MISSING) for name in names}
 
 
@@ -114,7 +113,8 @@ def enqueue(trial: Trial) -> None:
 
 def forget(name: str) -> None:
     """Take a task that failed out of the queue, so that its name is free."""
-    dvc("queue", "remove", name)
+    if task := _tasks().get(name):
+        dvc("queue", "remove", task.revision)
 
 
 def start_workers(jobs: int) -> None:
@@ -164,7 +164,8 @@ def _queue_again(orphans: Sequence[Trial]) -> None:
 def kill(name: str) -> None:
     """End a running job at once."""
     try:
-        dvc("queue", "kill", "--force", name)
+        if task := _tasks().get(name):
+            dvc("queue", "kill", "--force", task.revision)
     except UserError as error:  # it ended meanwhile
         print(error, file=sys.stderr)
 
@@ -181,10 +182,27 @@ def workers() -> int:
     return sum("queue-worker" in command and any(word.startswith(node) for word in command) for command in commands)
 
 
-def _tasks() -> list[dict[str, str]]:
-    """DVC's queue: `name` and `status` of every task."""
+@dataclass(frozen=True)
+class _Task:
+    """A trial in DVC's queue."""
+
+    revision: str
+    """The commit in which DVC has stashed it, and its only name that no task of another commit shares."""
+    state: str
+
+
+def _tasks() -> dict[str, _Task]:
+    """By name, the tasks that began at the present commit: DVC's queue forgets none, and goes by names alone."""
     from dvc.repo import Repo
 
     with Repo() as repo:
-        tasks: list[dict[str, str]] = repo.experiments.celery_queue.status()
-        return tasks
+        queue = repo.experiments.celery_queue
+        entries = [(FAILED, done.entry) for done in queue.iter_failed()]
+        entries += [(QUEUED, entry) for entry in queue.iter_queued()]
+        entries += [(RUNNING, entry) for entry in queue.iter_active()]  # what runs outlives what failed before it
+    head = _head()
+    return {entry.name: _Task(entry.stash_rev, state) for state, entry in entries if entry.baseline_rev == head}
+
+
+def _head() -> str:
+    return git("rev-parse", "HEAD").strip()

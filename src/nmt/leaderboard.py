@@ -1,14 +1,15 @@
 """All results on one test set, best first, each with its intervals and what its parameters have changed."""
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nmt import files, paths, records
 from nmt.config import parse_yaml
 from nmt.errors import UserError
-from nmt.lockfile import parse, test_set
+from nmt.lockfile import made_with, parse, test_set
 from nmt.markdown import measured, points
 
 METRICS = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
@@ -29,21 +30,37 @@ class Snapshot:
 
     @classmethod
     def of(cls, name: str, texts: Mapping[str, str]) -> "Snapshot":
-        """From the contents of params.yaml, dvc.lock and the scores; a file that is missing tells nothing."""
+        """From the contents of params.yaml, dvc.lock and the scores; a file that is missing tells nothing.
+
+        Scores of other variants and seeds, or that were made with other parameters, are left over and not its own.
+        """
         params = parse_yaml(texts.get(paths.PARAMS.as_posix(), ""), f"{paths.PARAMS} of {name}") or {}
+        lock = parse(texts.get(paths.LOCK.as_posix(), ""))
         wanted = {
-            paths.scores(variant, seed).as_posix() for variant in params.get("variants", {}) for seed in params["seeds"]
+            paths.scores(variant, seed).as_posix()
+            for variant, seed in _models(params, name)
+            if made_with(lock, params, variant, seed)
         }
         scores = [
             records.check(files.parse_json(text, f"{path} of {name}"), records.Ranked, f"{path} of {name}")
             for path, text in texts.items()
             if path in wanted
         ]
-        return cls(name, params, parse(texts.get(paths.LOCK.as_posix(), "")), scores)
+        return cls(name, params, lock, scores)
 
     def test_set(self, scores: Mapping[str, Any]) -> tuple[str | None, str]:
         """What a score must share with another to be compared: the md5 of the test set, and sacrebleu's signature."""
         return test_set(self.lock, scores["variant"], scores["seed"]), scores["bleu"]["signature"]
+
+
+def _models(params: Any, name: str) -> Iterator[tuple[str, int]]:
+    """Every variant and seed that parameters name; none, where there are no parameters."""
+    if not params:
+        return
+    variants, seeds = (params.get(key) if isinstance(params, Mapping) else None for key in ("variants", "seeds"))
+    if not isinstance(variants, Mapping) or not isinstance(seeds, list):
+        raise UserError(f"{paths.PARAMS} of {name} names no variants, or no list of seeds")
+    yield from itertools.product(variants, seeds)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class Stage(Record):
 
     deps: list[Entry] = Field(default_factory=list)
     outs: list[Entry] = Field(default_factory=list)
+    params: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 class Lock(Record):
@@ -57,6 +58,24 @@ def test_set(stages: Mapping[str, Any], variant: str, seed: int) -> str | None:
     """The md5 of the test set that one model was scored on."""
     stage = stages.get(paths.stage("evaluate", variant, seed), {})
     return _digests(stage, "deps").get(paths.prepared_records("test").as_posix())
+
+
+def made_with(stages: Mapping[str, Any], params: Mapping[str, Any], variant: str, seed: int) -> bool:
+    """Whether one model's training, translations and scores were made with these parameters.
+
+    An experiment that ran only some stages holds, for the others, what its commit held: files and lock entries of other
+    parameters than its own.
+    """
+    stages_of_scores = (stages.get(paths.stage(name, variant, seed), {}) for name in ("train", "translate", "evaluate"))
+    recorded = (stage.get("params", {}).get(paths.PARAMS.name, {}) for stage in stages_of_scores)
+    return all(_at(params, key) == value for values in recorded for key, value in values.items())
+
+
+def _at(params: Any, key: str) -> Any:
+    """The value at a dotted key; None where there is none."""
+    for part in key.split("."):
+        params = params.get(part) if isinstance(params, Mapping) else None
+    return params
 
 
 def holds(stages: Mapping[str, Any], written: Iterable[Path]) -> bool:

@@ -1,4 +1,8 @@
-"""Presets: small files of overrides for `params.yaml`, which keeps its comments and whatever a preset does not name."""
+"""Presets: small files of overrides for `params.yaml`, which keeps its comments.
+
+`quick` names all that makes a recipe; every other preset names what it does otherwise. So what a preset leads to does
+not depend on what was set before, and what is no part of a recipe (`runtime`, `tracking`, ...) stays as it was.
+"""
 
 import difflib
 import io
@@ -12,6 +16,8 @@ from nmt.config import load_yaml, parse_params
 from nmt.errors import UserError
 from nmt.files import read_text
 
+BASE = "quick"
+
 
 def names() -> list[str]:
     """The presets that there are."""
@@ -19,7 +25,7 @@ def names() -> list[str]:
 
 
 def overrides(name: str) -> dict[str, Any]:
-    """What a preset sets."""
+    """What the file of a preset names."""
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names())}"
@@ -31,12 +37,15 @@ def overrides(name: str) -> dict[str, Any]:
 
 
 def applied(name: str, params: Path = paths.PARAMS) -> str:
-    """The text of `params.yaml` with a preset's values in the places of its own."""
+    """The text of `params.yaml` with the values of `quick`, and then of a preset, in the places of its own."""
+    if not isinstance(load_yaml(params), dict):
+        raise UserError(f"{params} holds no mapping of sections; `git checkout {params}` brings it back")
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096  # a line stays a line
     values = yaml.load(read_text(params))
-    _override(values, overrides(name), [], str(paths.preset(name)))
+    for layer in dict.fromkeys([BASE, name]):
+        _override(values, overrides(layer), [], str(paths.preset(layer)))
     parse_params(_plain(values), f"{params} with {paths.preset(name)}")
     text = io.StringIO()
     yaml.dump(values, text)
@@ -53,7 +62,10 @@ def _override(values: Any, new: dict[str, Any], above: list[str], origin: str) -
         if isinstance(value, dict) and isinstance(values[key], dict):
             _override(values[key], value, place, origin)
         elif values[key] != value:  # what is the same keeps its spelling
-            values[key] = value
+            if isinstance(value, list) and isinstance(values[key], list):
+                values[key][:] = value  # which stays on its line, with the comment behind it
+            else:
+                values[key] = value
 
 
 def _plain(value: Any) -> Any:

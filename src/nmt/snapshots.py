@@ -28,7 +28,7 @@ def committed(name: str, commit: str) -> Snapshot:
 
 
 def workspace() -> Snapshot:
-    """The files as they lie here; scores that are older than params.yaml and code still count as theirs."""
+    """The files as they lie here; scores that are older than the code still count as its own."""
     names = [path for root in _READ for path in ([root] if root.is_file() else sorted(root.rglob("*.json")))]
     return Snapshot.of(WORKSPACE, {path.as_posix(): files.read_text(path) for path in names if path.exists()})
 

@@ -75,7 +75,10 @@ def done(folder: Path, output: Path) -> None:
 
 def clear() -> None:
     """Remove the work whose outcome dvc.lock names, and what nobody has gone on with for a month; not what is held."""
-    locked = lockfile.outputs(lockfile.parse(files.read_text(paths.LOCK))) if paths.LOCK.exists() else {}
+    try:
+        locked = lockfile.outputs(lockfile.parse(files.read_text(paths.LOCK))) if paths.LOCK.exists() else {}
+    except UserError:  # DVC writes it in place, and another stage's may be at it: the next stage clears up
+        return
     recorded = {(path, md5) for outputs in locked.values() for path, md5 in outputs.items()}
     for folder in sorted(path for path in (workspace() / paths.UNFINISHED).glob("*") if path.is_dir()):
         with contextlib.suppress(Timeout, FileNotFoundError), FileLock(folder.with_suffix(".lock"), timeout=0):

@@ -73,6 +73,8 @@ def read_links(path: Path, sources: Words, targets: Words) -> list[Gold]:
             f"{path} has {len(lines)} lines, the sources {len(sources)}, the targets {len(targets)}: "
             "they must match line by line"
         )
+    if not lines:
+        raise UserError(f"{path} holds no line")
     gold = []
     for number, (line, source, target) in enumerate(zip(lines, sources, targets, strict=True), start=1):
         try:

@@ -47,8 +47,8 @@ def diagnose() -> Iterator[Finding]:
     for check in CHECKS:
         try:
             yield from check()
-        except UserError as error:
-            yield Finding(BROKEN, check.__name__, str(error))
+        except (UserError, ImportError, OSError) as error:  # a package that is not there, or cannot be loaded
+            yield Finding(BROKEN, check.__name__, next(iter(str(error).splitlines()), type(error).__name__))
 
 
 def python() -> Iterator[Finding]:

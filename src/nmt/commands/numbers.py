@@ -3,12 +3,22 @@
 import argparse
 from collections.abc import Callable
 
+from nmt.config import WIDEST_BEAM
+
 
 def positive(text: str) -> int:
     """A whole number above 0."""
     number = int(text) if text.isdecimal() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return number
+
+
+def places(text: str) -> int:
+    """How wide a beam is, or how many of its hypotheses are wanted."""
+    number = positive(text)
+    if number > WIDEST_BEAM:
+        raise argparse.ArgumentTypeError(f"a beam has at most {WIDEST_BEAM} places, not {text}")
     return number
 
 

@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.force is None:
         _require_clean_tree()
         _require_fresh_results()
+    log = _read_log()
     with registry(params.corpus.source, params.corpus.target) as models:
         version, champion = _version(models, params, arguments), models.champion()
         if champion is not None and champion.version == version.version:
@@ -56,10 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             decision = Decision(True, f"forced: {' '.join(arguments.force.split())}")
         entry = _entry(models, version, champion, decision, params.promote.metric)
+        if log and log[0].keys() != entry.row.keys():
+            raise UserError(f"{paths.PROMOTIONS} has other columns than `nmt promote` writes; move it away")
         models.write(version, entry.tags(), entry.sentence())
+        write_csv(paths.PROMOTIONS, [*log, entry.row])
         if decision.promoted:
             models.crown(version)
-    _log(entry)
+    _commit(entry)
     print(entry.sentence())
     return int(not decision.promoted)
 
@@ -151,10 +155,13 @@ def _entry(models: Registry, version: Any, champion: Any | None, decision: Decis
     )
 
 
-def _log(entry: Entry) -> None:
-    """Append to the log and commit that one file; a commit that git refuses is left to the user."""
-    old = read_text(paths.PROMOTIONS) if paths.PROMOTIONS.exists() else ""
-    write_csv(paths.PROMOTIONS, [*parse_csv(old, str(paths.PROMOTIONS)), entry.row])
+def _read_log() -> list[dict[str, str]]:
+    """The lines so far; what is wrong with them is told before anything is done."""
+    return parse_csv(read_text(paths.PROMOTIONS), str(paths.PROMOTIONS)) if paths.PROMOTIONS.exists() else []
+
+
+def _commit(entry: Entry) -> None:
+    """Commit the log, that one file; a commit that git refuses is left to the user."""
     try:
         git("add", "--", str(paths.PROMOTIONS))
         message = [f"--message={text}" for text in (entry.subject(), entry.sentence())]

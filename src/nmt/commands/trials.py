@@ -81,8 +81,9 @@ def _unfinished(trials: Sequence[Trial], states: dict[str, str]) -> list[str]:
 def _untracked(trials: Sequence[Trial], snapshots: Sequence[Snapshot]) -> list[str]:
     """What to do about experiments that lack a run of one of their results."""
     results = {snapshot.name: {str(one["result_id"]) for one in snapshot.scores} for snapshot in snapshots}
+    wanted = set[str]().union(*results.values())
     try:
-        known = tracking.known_results(set().union(*results.values()))
+        known = tracking.known_results(wanted) if wanted else wanted
     except UserError as error:
         return [f"MLflow was not asked for the runs: {error}"]
     faults = [f"{name} has no result" for name, ids in results.items() if not ids]

@@ -66,7 +66,7 @@ def build(batcher: Batcher, about: dict[str, Any], limits: Limits, hosts: Collec
         """Translate each source; the answers are in the same order."""
         try:
             question = await read_question(request, limits)
-            search = _search(question, about["decoding"]["beam_size"])
+            search = _search(question, min(about["decoding"]["beam_size"], limits.beam_size))
             answers = await _first(batcher.translate(question.source, search), request, seconds)
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it

@@ -73,16 +73,22 @@ class Worker:
         """Start the process, wait until it has its model, and return what it tells of it.
 
         Raises:
-            UserError: the model cannot be loaded.
+            UserError: the model cannot be loaded, or the machine has no process to spare.
         """
         self.stop()
         context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(self.model, theirs), daemon=True)
-        self._process.start()
-        theirs.close()  # so that reading fails when the process ends
         try:
-            hello = self._pipe.recv()
+            ours, theirs = context.Pipe()
+            with theirs:  # closed here, so that reading fails when the process ends
+                process = context.Process(target=_work, args=(self.model, theirs), daemon=True)
+                process.start()
+        except OSError as error:
+            raise UserError(f"no process to translate in could be started: {error}") from None
+        self._pipe, self._process = ours, process
+        if self._ended:
+            process.kill()
+        try:
+            hello = ours.recv()
         except EOFError:
             self.stop()
             raise UserError(

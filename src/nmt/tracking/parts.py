@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmt import files, identity, lockfile, paths
-from nmt.config import load_yaml
 from nmt.tracking import model, provenance, spool, values
 from nmt.tracking.result import Result
 from nmt.tracking.store import Curves, Store
@@ -178,11 +177,10 @@ def _curve_points(history: Path) -> Iterator[values.Point]:
 
 def _dataset_digest() -> str | None:
     """DVC's md5 of the prepared corpus, from dvc.lock; without it a hash of the files, and None without them."""
-    locked = load_yaml(paths.LOCK) if paths.LOCK.exists() else None
-    for stage in ((locked or {}).get("stages") or {}).values():
-        for out in stage.get("outs", []):
-            if out.get("path") == paths.PREPARED.as_posix() and out.get("md5"):
-                return str(out["md5"])[:_DIGEST_LIMIT]
+    locked = lockfile.outputs(lockfile.parse(files.read_text(paths.LOCK))) if paths.LOCK.exists() else {}
+    for written in locked.values():
+        if md5 := written.get(paths.PREPARED.as_posix()):
+            return md5[:_DIGEST_LIMIT]
     return identity.content_hash(paths.PREPARED)[:_DIGEST_LIMIT] if paths.PREPARED.is_dir() else None
 
 

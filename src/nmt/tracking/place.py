@@ -5,6 +5,7 @@ import fcntl
 import http.client
 import importlib.util
 import os
+import re
 import sqlite3
 import ssl
 import time
@@ -21,6 +22,7 @@ PROBE_SECONDS = 2.0
 LOCK_SECONDS = 300.0
 _QUESTION = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
 _SQLITE = "sqlite:///"
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/|$)")
 _EXPERIMENTS = (".dvc", "tmp", "exps")  # below it, DVC runs `--temp` and queued experiments in copies of the workspace
 
 
@@ -70,6 +72,8 @@ def sqlite_file(uri: str) -> Path | None:
 def probe(uri: str, seconds: float = PROBE_SECONDS) -> None:
     """Raise Unavailable unless the store answers in time; MLflow's own calls would try for minutes."""
     shown = without_secrets(uri)
+    if _HOST_AND_PORT.match(uri):
+        raise Unavailable(f"MLFLOW_TRACKING_URI {shown} lacks its scheme; write http://{shown}")
     try:
         if is_server(uri):
             _ask_server(uri, seconds)

@@ -36,12 +36,15 @@ class Registry:
         return min(versions, key=lambda one: int(one.version))
 
     def champion(self) -> Any | None:
-        """The version that bears the alias, or None."""
+        """The version that bears the alias; None where there is no such alias, or no model yet."""
         from mlflow.exceptions import MlflowException
 
-        with contextlib.suppress(MlflowException):
+        try:
             return self.client.get_model_version_by_alias(self.name, CHAMPION)
-        return None
+        except MlflowException as error:
+            if error.error_code in _NONE_THERE:
+                return None
+            raise  # a store that does not answer has said nothing of a champion
 
     def contender(self, version: Any, metric: str) -> Contender:
         """What a test of this version needs, out of its run."""
@@ -93,6 +96,8 @@ class Registry:
 
 
 _HEADING = "## Promotion"
+_NONE_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow says of a model, and of an alias, that there is not."""
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nmt.errors import without_secrets
 from nmt.tracking import place
 from nmt.tracking.values import Point
 
@@ -106,13 +107,21 @@ def open_store(experiment: str) -> Store:
 
 
 def open_client(uri: str) -> "MlflowClient":
-    """Probe the address and connect; a fresh SQLite store is filled with tables."""
+    """Probe the address and connect; a fresh SQLite store is filled with tables.
+
+    Raises:
+        place.Unavailable: nothing answers, or MLflow cannot work with what does.
+    """
     place.probe(uri)
     _set_environment()
     from mlflow import MlflowClient
 
     _be_quiet()
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except Exception as error:  # MLflow's, SQLAlchemy's and the database drivers' errors have no common base
+        reason = next(iter(str(error).splitlines()), "")
+        raise place.Unavailable(without_secrets(f"{uri}: {type(error).__name__}: {reason}")) from error
 
 
 def _set_environment() -> None:
