@@ -48,7 +48,8 @@ format: $(VENV)/.development ## Put the code into its standard format
 	@$(IN_VENV) ruff format
 
 ui: setup ## Open MLflow's pages on this machine: runs, curves, models
-	@$(IN_VENV) mlflow ui --host 127.0.0.1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI is a server, which has pages of its own"; exit 1;; esac; \
+	$(IN_VENV) mlflow ui --host 127.0.0.1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 lock: ## Pin the newest packages that pyproject.toml allows
 	@$(MAKE) --no-print-directory .venv-lock/.locked VENV=.venv-lock
