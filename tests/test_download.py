@@ -203,6 +203,9 @@ def test_package_from_the_mirror(index: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("PIP_FIND_LINKS")
     assert fetched(corpus_of(**pin), tmp_path / "raw") == ["text.tsv"]
     assert wheel.exists()
+    named = index / "much_text-1.0-py3-none-any.whl"
+    named.write_bytes(wheel.read_bytes())
+    assert fetched(corpus_of(**pin | {"package": "much-text==1.0"}), tmp_path / "raw") == ["text.tsv"]
     with pytest.raises(UserError, match=r"has no wheel of texts==9\.9; where there is a network, `pip download"):
         fetch_files(corpus_of(**pin | {"package": "texts==9.9"}), tmp_path / "raw")
 

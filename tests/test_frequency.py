@@ -38,3 +38,12 @@ def test_a_class_without_words_has_no_recall() -> None:
     empty, _, full = recall_by_class(table, CLASSES, Bootstrap(100, 0.95, 1))
     assert empty["recall"] is empty["recall_low"] is empty["recall_high"] is None
     assert full["recall"] == full["recall_low"] == 1.0
+
+
+def test_a_class_that_no_sample_has_met_has_its_value_for_an_interval() -> None:
+    """One sample may miss the only sentence with such a word: the recall is known nevertheless."""
+    table = recalled(["the"] * 9 + ["cat"], ["the"] * 9 + ["cat"], COUNTS, CLASSES, "en")
+    missed = [seed for seed in range(20) if Bootstrap(1, 0.95, seed).totals(table.reshape(10, -1))[0, 2] == 0]
+    assert missed
+    row = recall_by_class(table, CLASSES, Bootstrap(1, 0.95, missed[0]))[1]
+    assert row["recall"] == row["recall_low"] == row["recall_high"] == 1.0

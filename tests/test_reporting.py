@@ -320,6 +320,21 @@ def test_a_single_variant_is_compared_with_nothing(reports: dict[str, Any]) -> N
     assert not (paths.COMPARISON / "joined.png").exists()
 
 
+def test_one_variant_has_no_gap_to_draw(reports: dict[str, Any]) -> None:
+    """Its joined sentences are a table alone, and the page does not point at a figure that is not there."""
+
+    def edit(params: dict[str, Any]) -> None:
+        one_seed(params)
+        params["variants"].pop("attention")
+
+    compared(edit)
+    text = files.read_text(paths.COMPARISON / "comparison.md")
+    assert "## Joined sentences" in text
+    shown = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+    assert shown
+    assert all((paths.COMPARISON / name).exists() for name in shown)
+
+
 def test_examples_are_spread_over_lengths(reports: dict[str, Any]) -> None:
     """Examples are the middle sentences of equally large classes of length, with ids and the first seed's words."""
     comparison = reports

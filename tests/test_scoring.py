@@ -78,6 +78,8 @@ def test_signatures_follow_the_target_language() -> None:
     assert "tok:zh" in scoring.statistics(scoring.bleu("zh"), hypothesis, references).signature
     assert "tok:13a" in scoring.statistics(scoring.bleu("de"), hypothesis, references).signature
     assert scoring.bleu_tokenizer("ja") in ("char", "ja-mecab")
+    assert scoring.bleu_tokenizer("th") == "char"
+    assert scoring.statistics(scoring.bleu("th"), ["ผมชอบดื่มน้ำ"], [["ผมชอบดื่มชา"]]).score() > 50.0
     edits = scoring.statistics(scoring.ter("zh"), hypothesis, references)
     assert edits.values.tolist() == [[1, 7]]
     assert "asian:yes" in edits.signature

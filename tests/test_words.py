@@ -86,7 +86,9 @@ def test_spell_any_pieces(subwords: Subwords, data: st.DataObject) -> None:
         ("zh", "他毕业于北京大学", ["他", "毕业", "于", "北京大学"]),
         ("zh", "他来到了网易杭研大厦", ["他", "来到", "了", "网易", "杭研", "大厦"]),  # 杭研 by the HMM alone
         ("zh", "", []),
+        ("yue", "我喜欢 iPhone。", ["我", "喜欢", "iPhone", "。"]),
         ("ja", "私は 元気", ["私", "は", "元", "気"]),
+        ("th", "ชา ดี", ["ช", "า", "ด", "ี"]),
         ("en", "", []),
         ("en", "  \t ", []),
         ("en", "Hello, world!", ["Hello", ",", "world", "!"]),
@@ -100,7 +102,7 @@ def test_spell_any_pieces(subwords: Subwords, data: st.DataObject) -> None:
     ],
 )
 def test_word_spans(language: str, text: str, expected: list[str]) -> None:
-    """Chinese by jieba, Japanese by character, the rest at spaces with the punctuation split off."""
+    """Chinese by jieba, others without spaces by character, the rest at spaces with the punctuation split off."""
     assert words_of(text, language) == expected
 
 

@@ -50,7 +50,7 @@ def _summary(table: npt.NDArray[np.float64], bootstrap: Bootstrap) -> dict[str, 
     summary: dict[str, float | None] = {}
     for column, name in ((1, "tau"), (2, "top")):
         known = samples[samples[:, 0] > 0]
-        low, high = bootstrap.interval(known[:, column] / known[:, 0]) if len(known) else (None, None)
         mean = float(total[column] / total[0]) if total[0] else None
+        low, high = bootstrap.interval(known[:, column] / known[:, 0]) if len(known) else (mean, mean)
         summary |= {name: mean, f"{name}_low": low, f"{name}_high": high}
     return summary

@@ -7,6 +7,7 @@ door and passes sections, or single values, down.
 
 import difflib
 import reprlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -203,6 +204,18 @@ class Train(Section):
     patience: Positive
 
 
+def _distinct(numbers: list[int]) -> list[int]:
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"{numbers} names a number twice")
+    return numbers
+
+
+def _rising(numbers: list[int]) -> list[int]:
+    if any(low >= high for low, high in pairwise(numbers)):
+        raise ValueError(f"{numbers} must rise from each number to the next")
+    return numbers
+
+
 class Translate(Section):
     beam_size: Beam
     length_penalty: LengthPenalty
@@ -211,7 +224,7 @@ class Translate(Section):
     max_length_extra: LengthExtra
     n_best: Positive
     batch_sentences: Positive
-    joined: list[Annotated[int, Field(ge=2)]]
+    joined: Annotated[list[Annotated[int, Field(ge=2)]], AfterValidator(_distinct)]
     ablations: list[Literal["uniform", "shifted", "frozen"]]
     """Of attention; see `nmt.ablation`."""
 
@@ -227,7 +240,7 @@ class Evaluate(Section):
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)]
     bootstrap_seed: Natural
     length_bins: Positive
-    frequency_classes: list[Positive]
+    frequency_classes: Annotated[list[Positive], AfterValidator(_rising)]
     """How often a word stands in the training text at least, class by class; below the first, never or less."""
 
 

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import lzma
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -130,7 +131,8 @@ def _from_package_index(requirement: str, work: Path) -> Path:
 
 def _from_mirror(mirror: Path, requirement: str, work: Path) -> Path:
     """Copy a wheel that lies in the mirror folder."""
-    wheels = sorted(mirror.glob(f"{requirement.replace('==', '-')}-*.whl"))
+    name, _, version = requirement.partition("==")
+    wheels = sorted(mirror.glob(f"{re.sub('[-_.]+', '_', name)}-{version}-*.whl"))  # so wheels are named (PEP 427)
     if not wheels:
         raise UserError(
             f"the mirror folder {MIRROR} ({mirror}) has no wheel of {requirement}; "

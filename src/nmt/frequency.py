@@ -55,13 +55,14 @@ def recall_by_class(table: Floats, classes: Sequence[int], bootstrap: Bootstrap)
     rows: list[dict[str, float | int | None]] = []
     for k, (low, high) in enumerate(zip([0, *classes], [*classes, None], strict=True)):
         known = samples[samples[:, k, 0] > 0, k]
-        bounds = bootstrap.interval(known[:, 1] / known[:, 0]) if len(known) else (None, None)
+        recall = float(totals[k, 1] / totals[k, 0]) if totals[k, 0] else None
+        bounds = bootstrap.interval(known[:, 1] / known[:, 0]) if len(known) else (recall, recall)
         rows.append(
             {
                 "low": low,
                 "high": None if high is None else high - 1,
                 "words": int(totals[k, 0]),
-                "recall": float(totals[k, 1] / totals[k, 0]) if totals[k, 0] else None,
+                "recall": recall,
                 "recall_low": bounds[0],
                 "recall_high": bounds[1],
             }

@@ -36,7 +36,7 @@ def fixed_shape(batch: Batch) -> Shape:
 
 
 def _rounded_up(size: int) -> int:
-    """To a multiple of the largest power of two that is at most an eighth of it: an eighth more at most."""
+    """To a multiple of _FINEST, or of the largest power of two that is at most an eighth of it: an eighth more then."""
     step = max(_FINEST, 1 << max(0, (size // 8).bit_length() - 1))
     return -(-size // step) * step
 

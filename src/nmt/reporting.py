@@ -162,7 +162,8 @@ def joined(comparison: Mapping[str, Any]) -> str:
         "Consecutive test sentences are joined into one input, and BLEU is measured against the pairs' own references "
         "alone, so that the rows can be compared with each other."
     )
-    return "\n\n".join(["## Joined sentences", text, table(header, rows), "![BLEU of joined sentences](joined.png)"])
+    figure = ["![BLEU of joined sentences](joined.png)"] if any(tested.values()) else []
+    return "\n\n".join(["## Joined sentences", text, table(header, rows), *figure])
 
 
 def by_frequency(comparison: Mapping[str, Any]) -> str:

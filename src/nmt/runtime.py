@@ -3,6 +3,8 @@
 import contextlib
 import ctypes
 import os
+import platform
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -121,6 +123,16 @@ def _keep_freed_memory() -> None:
         if mallopt is not None:
             mallopt(-1, 2**31 - 1)
             mallopt(-3, 2**30)
+
+
+def processor(device: torch.device) -> str:
+    """What decides which kernels compute, and so the last bits of a result."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text("utf-8", "replace") if cpuinfo.exists() else ""
+    name = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    return f"{name[1] if name else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:

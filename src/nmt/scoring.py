@@ -19,6 +19,8 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
+from nmt.corpus import UNSEGMENTED
+
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 References = Sequence[Sequence[str]]
@@ -40,7 +42,11 @@ def chrf(language: str) -> CHRF:
 
 
 def ter(language: str) -> TER:
-    """TER (Snover et al. 2006) over words; over characters in Chinese and Japanese, which write no spaces."""
+    """TER (Snover et al. 2006) over words; over characters in Chinese and Japanese, which write no spaces.
+
+    sacrebleu has no such way for Thai, Lao, Khmer and Burmese: there it counts what stands between spaces, which says
+    little.
+    """
     characters = language in (*_CHINESE, "ja")
     return TER(normalized=characters, asian_support=characters)
 
@@ -49,11 +55,15 @@ METRICS: Mapping[str, Callable[[str], Metric]] = {"bleu": bleu, "chrf": chrf, "t
 
 
 def bleu_tokenizer(language: str) -> str:
-    """The name of sacrebleu's tokenizer for a target language; Japanese is cut into characters without MeCab."""
-    if language == "ja":
-        mecab = all(importlib.util.find_spec(module) for module in ("MeCab", "ipadic"))
-        return "ja-mecab" if mecab else "char"
-    return "zh" if language in _CHINESE else "13a"
+    """The name of sacrebleu's tokenizer for a target language; Japanese is cut into characters without MeCab.
+
+    Other languages without spaces are cut into characters, too: sacrebleu's own cutters for them are large downloads.
+    """
+    if language == "ja" and all(importlib.util.find_spec(module) for module in ("MeCab", "ipadic")):
+        return "ja-mecab"
+    if language in _CHINESE:
+        return "zh"
+    return "char" if language in UNSEGMENTED else "13a"
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ def write(words: Sequence[str], language: str, form: Form) -> Line:
     """Words written as the language writes them, normalised; spaces part them only where it has spaces.
 
     Brackets and quotes of the Penn Treebank become themselves, and marks and clitics stand where they belong: a model
-    that learned from raw text knows `Jakarta, (March)`, not `Jakarta , -LRB- March -RRB-`.
+    that learned from raw text knows `Jakarta, (March)`, not `Jakarta , -LRB- March -RRB-`. Quotes that do not differ on
+    the left and the right stand between spaces.
     """
     text, spans, glued = "", [], True
     for word in (_TREEBANK.get(word, word) for word in words):

@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nmt.corpus import UNSEGMENTED
+
 EOS = "</s>"
 
 Span = tuple[int, int]
 """First character and the one after the last."""
 Matrix = npt.NDArray[np.float64]
 
+_CHINESE = ("yue", "zh")
 _SPACE = "\u2581"  # SentencePiece's mark for a space
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _BROKEN = "\ufffd"  # a byte that is part of no character
@@ -101,12 +104,13 @@ def _character(pieces: Sequence[str]) -> tuple[str, int]:
 def word_spans(text: str, language: str) -> list[Span]:
     """Where the words of a text lie; white space belongs to none.
 
-    Chinese: jieba with its own dictionary, and its HMM for words that are not in it. Japanese, for want of a cutter:
-    characters. Else: what stands between spaces, dashes and ellipses, less the punctuation at its ends.
+    Chinese: jieba with its own dictionary, and its HMM for words that are not in it. Other languages without spaces,
+    for want of a cutter: characters. Else: what stands between spaces, dashes and ellipses, less the punctuation at its
+    ends.
     """
-    if language == "zh":
+    if language in _CHINESE:
         return [(start, end) for word, start, end in _jieba().tokenize(text, HMM=True) if not word.isspace()]
-    if language == "ja":
+    if language in UNSEGMENTED:
         return [(i, i + 1) for i, character in enumerate(text) if not character.isspace()]
     return [span for chunk in _INNER_BREAKS.finditer(text) for span in _peel(text, *chunk.span())]
 

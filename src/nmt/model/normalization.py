@@ -1,7 +1,8 @@
 """Layer normalisation inside the recurrent cells (Ba, Kiros & Hinton 2016, eq. 20 to 31, gate by gate).
 
 Both of a cell's projections, of the input and of the state before, are brought to mean 0 and variance 1 over the H
-units of each gate, then scaled and shifted by learned numbers. `normalize` is the readable form, for prediction;
+units of each gate, then scaled and shifted by learned numbers. An LSTM's memory, which the paper normalises on its way
+out, stays as it is. `normalize` is the readable form, for prediction;
 `make_tape` puts the same before every step of a tape.
 """
 

@@ -31,11 +31,14 @@ def operand_type(tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
 
 
 @functools.cache
-def _packable() -> tuple[torch.dtype, ...]:
-    """The types of weights for which oneDNN has an order of its own on this processor."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):  # type: ignore[no-untyped-call]
-        return ()
-    return (torch.float32, *((torch.bfloat16,) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ()))
+def _packs(device: str, dtype: torch.dtype) -> bool:
+    """Whether oneDNN has an order of its own for weights of that type, on that kind of device and this processor."""
+    if device != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    supports_bfloat16: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype is torch.float32 or (dtype is torch.bfloat16 and supports_bfloat16)
 
 
 class Factor:
@@ -49,7 +52,7 @@ class Factor:
     def __init__(self, weight_NK: Tensor, dtype: torch.dtype, rows: int | None, bias_N: Tensor | None = None) -> None:
         weight = operand(weight_NK, dtype).contiguous()
         self._bias = None if bias_N is None else operand(bias_N, dtype)
-        self._packed = weight.device.type == "cpu" and weight.dtype in _packable()
+        self._packed = _packs(weight.device.type, weight.dtype)
         self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self._packed else weight
 
     def __call__(self, inputs_MK: Tensor) -> Tensor:
@@ -70,8 +73,7 @@ def steady_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, dtype: to
     Without gradients the weight's `Factor` is made once and kept as long as the weight is: the few rows of a beam are
     multiplied three times as fast (docs/experiments.md).
     """
-    packable = weight.device.type == "cpu" and weight.dtype in _packable() and dtype is not torch.bfloat16
-    if torch.is_grad_enabled() or not packable:
+    if torch.is_grad_enabled() or dtype is torch.bfloat16 or not _packs(weight.device.type, weight.dtype):
         return linear(inputs, weight.view(weight.shape[-2:]), bias, dtype)
     state = (weight.data_ptr(), weight._version)
     known: Any = _FACTORS.get(weight)  # type: ignore[no-untyped-call]

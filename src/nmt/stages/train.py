@@ -30,7 +30,7 @@ from nmt.distributed import Lost, Team
 from nmt.errors import UserError
 from nmt.files import sha256, write_csv, write_json
 from nmt.model.seq2seq import Seq2Seq
-from nmt.runtime import Resolved, alone_on_gpu, processes, resolve
+from nmt.runtime import Resolved, alone_on_gpu, processes, processor, resolve
 from nmt.stages.runner import run_for_model
 from nmt.subwords import Subwords
 from nmt.tracking.place import workspace
@@ -61,7 +61,12 @@ def main(variant: str, seed: int) -> None:
 
 
 def start_processes(count: int, runtime: Resolved, variant: str, seed: int) -> None:
-    """Run this stage in so many processes, each of which finds itself part of a team."""
+    """Run this stage in so many processes, each of which finds itself part of a team.
+
+    They start when nobody else is at this training: those that follow cannot wait for long.
+    """
+    with unfinished.work("train", identity.training_id(variant, seed)):
+        pass
     with alone_on_gpu(runtime.device, workspace() / paths.STATE, count):
         if status := launcher.launch(count, "nmt.stages.train", variant, str(seed)):
             sys.exit(status)
@@ -122,10 +127,9 @@ def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved, tea
 
 def origin(training_id: str, runtime: Resolved) -> Origin:
     """Whose states this training may go on from: its own, from arithmetic that gives the same bits."""
-    on_gpu = runtime.device.type == "cuda"
     return {
         "training": training_id,
-        "processor": torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability(),
+        "processor": processor(runtime.device),
         "precision": runtime.precision,
         "threads": str(runtime.threads),
         "torch": torch.__version__,

@@ -37,7 +37,7 @@ from nmt.decoding import Decoding
 from nmt.errors import UserError
 from nmt.files import fresh_folder, read_json_lines, read_lines, write_json_lines, write_lines, write_matrices
 from nmt.gold import read_gold
-from nmt.runtime import processes, resolve
+from nmt.runtime import processes, processor, resolve
 from nmt.stages.runner import run_for_model, share_of_cores
 from nmt.translation import Forced, Hypothesis, Translation
 from nmt.translator import Translator
@@ -92,8 +92,8 @@ def useful_cores(sentences: int, threads: int) -> int:
 
 
 def work_id(stage: str, variant: str, seed: int | str, translator: Translator) -> str:
-    """Whose parts this run may go on with: those of the same model, data, code and parameters, on the same device."""
-    return identity.work_id(stage, variant, seed, torch.__version__, translator.model.device.type)
+    """Whose parts this run may go on with: of the same model, data, code and parameters, on the same processor."""
+    return identity.work_id(stage, variant, seed, torch.__version__, processor(translator.model.device))
 
 
 def part(folder: Path, write: Callable[..., None], *inputs: object) -> None:
