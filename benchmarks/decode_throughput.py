@@ -128,7 +128,7 @@ def main() -> None:
     decoding = Decoding.of(load_params().translate)
     translator = Translator.load(arguments.model, decoding, device="cpu", threads=arguments.threads)
     sentences = Sentences(translator, decoding, arguments.sentences)
-    textbook = Textbook(translator.model, 0.0).eval()
+    textbook = Textbook(translator.models[0], 0.0).eval()
     systems = {
         "textbook, greedy": lambda: sentences.by_textbook(lambda *batch: textbook_greedy(textbook, *batch)),
         "project, greedy": lambda: sentences.by_project(1),

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from nmt.decoding import Decoding
-from nmt.ensemble import Ensemble
+from nmt.ensemble import Ensemble, force_together
 from nmt.errors import UserError
+from nmt.model.places import Places
 from nmt.search import beam_search, greedy_search
 from nmt.subwords import BOS
 from nmt.translator import Translator
@@ -33,14 +34,13 @@ def test_probabilities_and_attention_are_means(attention: str) -> None:
     previous = torch.tensor([BOS, 5, 6, 7])
     with torch.inference_mode():
         memory = ensemble.encode(source, lengths)
-        log_p, _, weights = ensemble.step(memory, ensemble.start(memory), previous)
-        forced, forced_weights = ensemble.force(memory, previous[:, None])
+        log_p, _, weights = ensemble.step(memory, ensemble.start(memory), previous, Places(4, 1, None))
+        forced, forced_weights = force_together(models, source, lengths, previous[:, None])
         own = [model.encode(source, lengths) for model in models]
         steps = [model.step(one, model.start(one), previous) for model, one in zip(models, own, strict=True)]
     mean = torch.stack([logits.softmax(1) for logits, _, _ in steps]).mean(0)
     torch.testing.assert_close(log_p.exp(), mean)
     torch.testing.assert_close(forced[:, 0].exp(), mean)
-    assert ensemble.has_attention == (attention != "none")
     assert (weights is None) == (forced_weights is None) == (attention == "none")
     if weights is not None and forced_weights is not None:
         torch.testing.assert_close(weights, sum(one for _, _, one in steps if one is not None) / 3)
@@ -64,8 +64,9 @@ def test_a_model_beside_itself_is_itself() -> None:
 
 def test_beam_of_one_is_greedy() -> None:
     """Ids, scores and attention of both searches agree for an ensemble, too."""
-    ensemble = Ensemble([tiny_model("general", seed=seed) for seed in (1, 2)])
-    source, lengths = random_sentences(ensemble.models[0], 7, "source", batch=9, longest=8)
+    models = [tiny_model("general", seed=seed) for seed in (1, 2)]
+    ensemble = Ensemble(models)
+    source, lengths = random_sentences(models[0], 7, "source", batch=9, longest=8)
     arguments = {**PENALTIES, "max_lengths_B": lengths + 6}
     greedy = greedy_search(ensemble, source, lengths, **arguments)
     beam = beam_search(ensemble, source, lengths, beam_size=1, n_best=1, **arguments)

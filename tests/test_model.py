@@ -14,7 +14,6 @@ from nmt.model.attention import AdditiveAttention, GeneralAttention
 from nmt.model.decoder import Memory
 from nmt.model.encoder import RecurrentLayer
 from nmt.model.output import smoothed_cross_entropy
-from nmt.model.products import _FACTORS, _packs, linear, steady_linear
 from nmt.model.seq2seq import Seq2Seq
 
 from .models import model_settings, random_sentences, tiny_model, with_dropout
@@ -408,48 +407,3 @@ def test_a_lexical_decoder_fetches_the_words_themselves() -> None:
     plain, same = (tiny_model("none", lexical=lexical) for lexical in (False, True))
     assert dict(plain.named_parameters()).keys() == dict(same.named_parameters()).keys()
     assert model.training_flops(1, 1, 1) - model.training_flops(1, 1, 0) == 6 * (5 + 8 + 6)
-
-
-@pytest.mark.parametrize("shape", [(9, 4), (1, 9, 4)])
-def test_a_steady_weight_is_watched(shape: tuple[int, ...]) -> None:
-    """The kept factor gives what torch gives, also after the weight or its bias was changed, replaced or forgotten."""
-    torch.manual_seed(1)
-    bias = torch.nn.Parameter(torch.randn(9))
-
-    def agrees(weight: torch.nn.Parameter, *rows: int) -> None:
-        inputs = torch.randn(*rows, 4)
-        expected = functional.linear(inputs, weight.view(9, 4), bias)
-        torch.testing.assert_close(steady_linear(inputs, weight, bias, torch.float32), expected)
-
-    for _ in range(20):  # an address may come again, a weight does not
-        weight = torch.nn.Parameter(torch.randn(shape))
-        with torch.inference_mode():
-            for rows in [(1,), (5,), (3, 2)]:
-                agrees(weight, *rows)
-            kept = _FACTORS.get(weight)
-        with torch.no_grad():
-            agrees(weight, 5)
-            assert _FACTORS.get(weight) is kept
-            weight.mul_(2.0)
-            agrees(weight, 5)
-            bias.add_(1.0)
-            agrees(weight, 5)
-            weight.data = torch.randn(shape)
-            agrees(weight, 5)
-    count = len(_FACTORS)
-    del weight
-    assert len(_FACTORS) < count or not _packs("cpu", torch.float32)
-
-
-def test_a_steady_weight_can_still_be_learnt() -> None:
-    """Where gradients are asked for, no factor stands in their way; nor in that of other types."""
-    weight, inputs = torch.nn.Parameter(torch.randn(9, 4)), torch.randn(5, 4)
-    with torch.no_grad():
-        before = steady_linear(inputs, weight, None, torch.float32)
-        exact = steady_linear(inputs.double(), torch.nn.Parameter(weight.double()), None, torch.float64)
-        coarse = steady_linear(inputs, weight, None, torch.bfloat16)
-    torch.testing.assert_close(exact.float(), before)
-    torch.testing.assert_close(coarse, linear(inputs, weight, None, torch.bfloat16))
-    result = steady_linear(inputs, weight, None, torch.float32)
-    (gradient,) = torch.autograd.grad(result.sum(), weight)
-    torch.testing.assert_close(gradient, inputs.sum(0).expand(9, 4))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nmt import search
+from nmt.model.places import Places
 from nmt.search import Hypotheses, beam_search, greedy_search
 from nmt.subwords import BOS, EOS, PAD, UNK
 
@@ -50,7 +51,7 @@ class TableModel:
         self.log_p = self.logits.double().log_softmax(1).tolist()
         self.attention = torch.randn(CODES, POSITIONS, generator=random)
         self.has_attention = attention
-        self.rows_computed = 0
+        self.rows_computed = self.sentences_held = 0
 
     def encode(self, source: Tensor, lengths: Tensor) -> TableMemory:
         return TableMemory(source, lengths)
@@ -59,10 +60,13 @@ class TableModel:
         return TableState((memory.source * (memory.source != PAD)).sum(1) % CODES)
 
     def step(
-        self, memory: TableMemory, state: TableState, previous: Tensor
+        self, memory: TableMemory, state: TableState, previous: Tensor, places: Places
     ) -> tuple[Tensor, TableState, Tensor | None]:
+        assert places.sentences == len(memory.source)
+        memory = memory.select(places.sentence_R(previous.device))
         assert len(previous) == len(state.code) == len(memory.source)
         self.rows_computed += len(previous)
+        self.sentences_held += places.sentences
         code = (state.code * 31 + previous * 7 + memory.source[:, 0]) % CODES
         scores = self.attention[code, : memory.source.shape[1]]
         absent = torch.arange(memory.source.shape[1]) >= memory.lengths[:, None]
@@ -320,21 +324,24 @@ def test_order_and_padding_change_nothing(seed: int, beam: int, coverage: float,
 
 @pytest.mark.parametrize("beam", [1, 3])
 def test_retiring_changes_nothing(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Giving rows back at once, late or never is a matter of speed."""
+    """Giving memory back late, soon or at once is a matter of space; what has ended is never computed again."""
     model, (source, lengths) = TableModel(5), sources(5, 30)
-    found, work = [], []
+    found, held, computed = [], [], []
     for share in (1, 8, 10**9):
         monkeypatch.setattr(search, "_RETIRE_SHARE", share)
-        model.rows_computed = 0
+        model.rows_computed = model.sentences_held = 0
         arguments = {**PENALTIES, "max_lengths_B": lengths + 8}
         found.append(beam_search(model, source, lengths, beam_size=beam, n_best=beam, **arguments))
-        work.append(model.rows_computed)
+        held.append(model.sentences_held)
+        computed.append(model.rows_computed)
         if beam == 1:
+            assert computed[-1] == int(found[-1].lengths_BN.sum())
             assert_same(found[-1], greedy_search(model, source, lengths, **arguments))
     assert_same(found[0], found[1])
     assert_same(found[0], found[2])
-    assert work[0] >= work[1] >= work[2]
-    assert work[0] > work[2]
+    assert held[0] >= held[1] >= held[2]
+    assert held[0] > held[2]
+    assert computed[0] == computed[1] == computed[2]
 
 
 @settings(max_examples=30)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from nmt.config import load_params
 from nmt.decoding import Decoding
+from nmt.ensemble import force_together
 from nmt.errors import UserError
 from nmt.files import write_json, write_text
 from nmt.subwords import BOS
@@ -151,7 +152,7 @@ def test_every_line_has_its_translation(translator: Translator) -> None:
         else:
             assert translation.source_pieces == []
             assert [(one.text, one.pieces, one.score) for one in translation.hypotheses] == [("", [], 0.0)]
-        assert all((one.attention is not None) == translator.model.has_attention for one in translation.hypotheses)
+        assert all((one.attention is not None) == translator.has_attention for one in translation.hypotheses)
 
 
 def test_attention_and_score_are_those_of_forced_decoding(translator: Translator) -> None:
@@ -163,9 +164,9 @@ def test_attention_and_score_are_those_of_forced_decoding(translator: Translator
             ids = ids_of(translator, hypothesis.pieces)
             source = translator._encode("source", [line])[0]
             with torch.inference_mode():
-                memory = translator.model.encode(torch.tensor([[*source, 3]]), torch.tensor([len(source) + 1]))
-                logits, weights = translator.model.force(memory, torch.tensor([[BOS, *ids[:-1]]]))
-            log_p = logits.log_softmax(2)[0, range(len(ids)), ids].sum()
+                read = torch.tensor([[*source, 3]]), torch.tensor([len(source) + 1])
+                log_p_BTV, weights = force_together(translator.models, *read, torch.tensor([[BOS, *ids[:-1]]]))
+            log_p = log_p_BTV[0, range(len(ids)), ids].sum()
             assert hypothesis.log_probability == pytest.approx(float(log_p), rel=1e-4)
             assert hypothesis.score == pytest.approx(float(log_p) / len(ids), rel=1e-4)
             if hypothesis.attention is not None:
@@ -302,7 +303,7 @@ def test_scores_of_given_translations(translator: Translator) -> None:
         assert all(log_p <= 0.0 for log_p in forced.token_log_probabilities)
         alone = translator.score([line], [target])[0]
         assert alone.token_log_probabilities == pytest.approx(forced.token_log_probabilities, rel=1e-4, abs=1e-5)
-        assert (forced.attention is not None) == translator.model.has_attention
+        assert (forced.attention is not None) == translator.has_attention
         if forced.attention is not None:
             assert forced.attention.shape == (len(forced.pieces), len(forced.source_pieces))
             np.testing.assert_allclose(forced.attention.sum(axis=1), 1.0, atol=1e-5)
@@ -316,8 +317,8 @@ def test_scores_are_a_distribution(attentive: Translator) -> None:
     pieces = range(1, attentive.bundle.target.size)
     with torch.inference_mode():
         forced = attentive._force([[*source, 3]] * len(pieces), [[*start, piece] for piece in pieces])
-        memory = attentive.model.encode(torch.tensor([[*source, 3]]), torch.tensor([len(source) + 1]))
-        pad = attentive.model.force(memory, torch.tensor([[BOS, *start]]))[0][0, -1].softmax(0)[0]
+        memory = attentive.models[0].encode(torch.tensor([[*source, 3]]), torch.tensor([len(source) + 1]))
+        pad = attentive.models[0].force(memory, torch.tensor([[BOS, *start]]))[0][0, -1].softmax(0)[0]
     whole = sum(np.exp([one.token_log_probabilities[-1] for one in forced])) + float(pad)
     assert whole == pytest.approx(1.0, rel=1e-4)
 

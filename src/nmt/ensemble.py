@@ -12,17 +12,18 @@ Shape suffixes: M models, B sentences or hypotheses, T target positions, S sourc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from nmt.model.decoder import DecoderState, Memory
+from nmt.model.places import Places
 from nmt.model.seq2seq import Seq2Seq
+from nmt.search import SearchableModel
 
 
 class _Rows(Protocol):
-    def select(self, index_B: Tensor, /) -> Self: ...
+    def select(self, index: Tensor, /) -> Self: ...
 
 
 _Part = TypeVar("_Part", bound=_Rows)
@@ -34,55 +35,50 @@ class Parts(Generic[_Part]):
 
     each: tuple[_Part, ...]
 
-    def select(self, index_B: Tensor) -> "Parts[_Part]":
+    def select(self, index: Tensor) -> "Parts[_Part]":
         """Those of these sentences or hypotheses, in this order."""
-        return Parts(tuple(part.select(index_B) for part in self.each))
+        return Parts(tuple(part.select(index) for part in self.each))
 
 
 class Ensemble:
-    """p(target | source) of several models of one vocabulary; their encoders and states are their own."""
+    """p(target | source) of several models of one vocabulary, for search; encoders and states are their own."""
 
-    def __init__(self, models: Sequence[Seq2Seq]) -> None:
+    def __init__(self, models: Sequence[SearchableModel[Any, Any]]) -> None:
         self.models = tuple(models)
 
-    @property
-    def has_attention(self) -> bool:
-        """Whether `step` and `force` return weights."""
-        return any(model.has_attention for model in self.models)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters lie."""
-        return self.models[0].device
-
-    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Parts[Memory]:
+    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Parts[Any]:
         """Read source sentences, each model for itself."""
         return Parts(tuple(model.encode(source_BS, lengths_B) for model in self.models))
 
-    def start(self, memory: Parts[Memory]) -> Parts[DecoderState]:
+    def start(self, memory: Parts[Any]) -> Parts[Any]:
         """The decoders' states before the first word."""
         return Parts(tuple(model.start(own) for model, own in zip(self.models, memory.each, strict=True)))
 
     def step(
-        self, memory: Parts[Memory], state: Parts[DecoderState], previous_B: Tensor
-    ) -> tuple[Tensor, Parts[DecoderState], Tensor | None]:
-        """One step of prediction: log-probabilities [B, V], the next states, the attention weights [B, S]."""
+        self, memory: Parts[Any], state: Parts[Any], previous_R: Tensor, places: Places
+    ) -> tuple[Tensor, Parts[Any], Tensor | None]:
+        """One step of prediction: log-probabilities [R, V], the next states, the attention weights [R, S]."""
         steps = [
-            model.step(own, before, previous_B)
+            model.step(own, before, previous_R, places)
             for model, own, before in zip(self.models, memory.each, state.each, strict=True)
         ]
         logits, states, weights = zip(*steps, strict=True)
         return _mean_probabilities(logits), Parts(states), _mean(weights)
 
-    def force(self, memory: Parts[Memory], inputs_BT: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Teacher-forced prediction: log-probabilities [B, T, V], weights [B, T, S]."""
-        forced = [model.force(own, inputs_BT) for model, own in zip(self.models, memory.each, strict=True)]
-        logits, weights = zip(*forced, strict=True)
-        return _mean_probabilities(logits), _mean(weights)
+
+def force_together(
+    models: Sequence[Seq2Seq], source_BS: Tensor, lengths_B: Tensor, inputs_BT: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Teacher-forced prediction of several models, or of one: log-probabilities [B, T, V], weights [B, T, S]."""
+    forced = [model.force(model.encode(source_BS, lengths_B), inputs_BT) for model in models]
+    logits, weights = zip(*forced, strict=True)
+    return _mean_probabilities(logits), _mean(weights)
 
 
 def _mean_probabilities(logits: Sequence[Tensor]) -> Tensor:
     """The logarithm of the mean of the models' probabilities [..., V]."""
+    if len(logits) == 1:
+        return logits[0].log_softmax(dim=-1)
     log_p_M = torch.stack([each.log_softmax(dim=-1) for each in logits])
     return log_p_M.logsumexp(dim=0) - math.log(len(logits))
 

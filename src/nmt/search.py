@@ -9,8 +9,11 @@ with the attention a_ti of token t on source position i, the end mark's included
 log p(y|x): at one step all are equally long, and what they have not looked at yet they still may. The second term is
 0 for a model without attention, which covers nothing.
 
-Shape suffixes: B sentences of the batch, A sentences still searched, W running hypotheses of each, R = A x W rows of
-the model, C continuations of a row, N kept hypotheses, P prefix, S source positions, T target positions, V vocabulary.
+A model reads each source once and continues running hypotheses only: where they stand is told by `nmt.model.places`.
+
+Shape suffixes: B sentences of the batch, A sentences still searched, W places of each, R rows of the model: the places
+in which a hypothesis runs; C continuations of a row, N kept hypotheses, P prefix, S source positions, T target
+positions, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -18,36 +21,41 @@ from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from nmt.model.places import Places
 from nmt.subwords import BOS, EOS, PAD, UNK
 
 _BARRED = (PAD, UNK, BOS)
 """Never written: no text belongs to them."""
 _RETIRE_SHARE = 8
-"""Rows are given back once at least one sentence in so many is done: copying the encoder's memory has a price, too."""
+"""Memory is given back once at least one sentence in so many is done: copying the others' has a price, too."""
+_TOPK_RATIO = 64
+"""From so many values for each that is wanted on, torch.topk on a CPU keeps a heap, which is faster."""
+_LEAST_COVERAGE = torch.finfo(torch.float32).tiny
+"""A weight may be too small for float32; its logarithm must not be infinite."""
 
 
 class _Rows(Protocol):
     def select(self, rows: Tensor, /) -> Self: ...
 
 
-_LEAST_COVERAGE = torch.finfo(torch.float32).tiny
-"""A weight may be too small for float32; its logarithm must not be infinite."""
-
 _Memory = TypeVar("_Memory", bound=_Rows)
 _State = TypeVar("_State", bound=_Rows)
 
 
 class SearchableModel(Protocol[_Memory, _State]):
-    """What search asks of a model; `nmt.model.seq2seq.Seq2Seq` is one."""
+    """What search asks of a model: `nmt.model.prediction.Predictor`, or `nmt.model.seq2seq.Seq2Seq`, the reference."""
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor, /) -> _Memory:
-        """What the decoder reads of the source."""
+        """What the decoder reads of the source, sentence by sentence."""
 
     def start(self, memory: _Memory, /) -> _State:
-        """The decoder's first state."""
+        """The decoder's first state, a row for each sentence."""
 
-    def step(self, memory: _Memory, state: _State, previous_R: Tensor, /) -> tuple[Tensor, _State, Tensor | None]:
+    def step(
+        self, memory: _Memory, state: _State, previous_R: Tensor, places: Places, /
+    ) -> tuple[Tensor, _State, Tensor | None]:
         """Logits [R, V], the next state, and the attention weights [R, S] of a model that has them."""
 
 
@@ -85,27 +93,31 @@ def greedy_search(
     memory = model.encode(source_BS, lengths_B)
     state = model.start(memory)
     (batch, positions), steps = source_BS.shape, int(max_lengths_B.max())
-    rows = torch.arange(batch, device=source_BS.device)
     ids_BT = source_BS.new_full((batch, steps), PAD)
     attention_BTS: Tensor | None = None
     log_p_B = torch.zeros(batch, device=source_BS.device)
-    previous, running = torch.full_like(rows, BOS), torch.ones_like(rows, dtype=torch.bool)
+    rows_A = rows_R = torch.arange(batch, device=source_BS.device)  # which of the B
+    places, previous_R = Places(batch, 1, None), torch.full_like(rows_R, BOS)
     for t in range(steps):
-        logits, state, weights = model.step(memory, state, previous)
-        gain, previous = _allowed(logits, _forced(prefixes_BP, rows, t)).max(dim=1)
-        log_p_B[rows] += torch.where(running, gain, 0.0)
-        ids_BT[rows, t] = torch.where(running, previous, PAD)
+        logits, state, weights = model.step(memory, state, previous_R, places)
+        gain_R, previous_R = (best.squeeze(1) for best in _top(_allowed(logits, _forced(prefixes_BP, rows_R, t)), 1))
+        log_p_B[rows_R] += gain_R
+        ids_BT[rows_R, t] = previous_R
         if weights is not None:
             if attention_BTS is None:
                 attention_BTS = weights.new_zeros(batch, steps, positions)
-            attention_BTS[rows, t] = torch.where(running[:, None], weights, 0.0)
-        running = running & (previous != EOS) & (max_lengths_B[rows] > t + 1)
-        kept = _survivors(running)
-        if kept is not None:
-            rows, previous, running = rows[kept], previous[kept], running[kept]
-            if not len(rows):
-                break
-            memory, state = memory.select(kept), state.select(kept)
+            attention_BTS[rows_R, t] = weights
+        going_on = ((previous_R != EOS) & (max_lengths_B[rows_R] > t + 1)).nonzero().squeeze(1)
+        if not len(going_on):
+            break
+        if len(going_on) == len(rows_R):
+            continue
+        state, rows_R, previous_R = state.select(going_on), rows_R[going_on], previous_R[going_on]
+        running_A = torch.isin(rows_A, rows_R)
+        kept_A = _survivors(running_A)
+        if kept_A is not None:
+            memory, rows_A, running_A = memory.select(kept_A), rows_A[kept_A], running_A[kept_A]
+        places = Places.of(running_A[:, None])
     written_B = (ids_BT != PAD).sum(dim=1)
     longest = int(written_B.max())
     scores_B = log_p_B / _divisor(written_B, length_penalty)
@@ -152,13 +164,13 @@ def beam_search(
     covered_BS = _padding(source_BS, lengths_B) if coverage_penalty else None
     beam = _Beam(max_lengths_B, beam_size, n_best, length_penalty, coverage_penalty, covered_BS, prefixes_BP)
     while True:
-        logits, state, weights = model.step(memory, state, beam.previous_R)
-        origin_R, same_rows = beam.extend(logits, weights)
+        logits, state, weights = model.step(memory, state, beam.previous_R, beam.places)
+        origin_R, kept_A = beam.extend(logits, weights)
         if not len(origin_R):
             return beam.hypotheses()
         state = state.select(origin_R)
-        if not same_rows:  # else each row keeps its sentence, and the memory stays where it is
-            memory = memory.select(origin_R)
+        if kept_A is not None:
+            memory = memory.select(kept_A)
 
 
 @dataclass(frozen=True)
@@ -171,7 +183,7 @@ class _Step:
     parents_AW: Tensor
     """Which hypothesis of the step before each one continues."""
     weights_AWS: Tensor | None
-    """The attention of those parents, which wrote the tokens."""
+    """The attention of the step before's hypotheses, the parents, which wrote the tokens."""
 
 
 class _Beam:
@@ -192,8 +204,9 @@ class _Beam:
         self.covered_AWS = None if covered_BS is None else covered_BS[:, None]
         """How much the running hypotheses have looked at; None without a penalty, or without attention."""
         self.limits_B, self.prefixes_BP = max_lengths_B, prefixes_BP
-        self.rows_A = torch.arange(batch, device=device)
+        self.rows_A = torch.arange(batch, device=device)  # which of the B
         self.log_p_AW = torch.zeros(batch, 1, device=device)  # -inf: no running hypothesis has this place
+        self.places = Places(batch, 1, None)
         self.previous_R = torch.full((batch,), BOS, device=device)
         self.ended_A = torch.zeros(batch, dtype=torch.int64, device=device)
         self.trace: list[_Step] = []
@@ -201,15 +214,17 @@ class _Beam:
         self.log_p_BN = self.scores_BN.clone()
         self.codes_BN = torch.zeros(batch, n_best, dtype=torch.int64, device=device)  # step x beam size + place
 
-    def extend(self, logits_RV: Tensor, weights_RS: Tensor | None) -> tuple[Tensor, bool]:
+    def extend(self, logits_RV: Tensor, weights_RS: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Continue the running hypotheses by one token.
 
-        Returns, for each row of the next step, the row that it goes on from, and whether all rows keep their sentences.
+        Returns, for each row of the next step, the row that it goes on from, and which sentences of this step's are
+        kept, None if all are.
         """
         (sentences, width), step = self.log_p_AW.shape, len(self.trace)
         log_p_AW, parents_AW, tokens_AW = self._choose(logits_RV)
-        self._record(tokens_AW, parents_AW, weights_RS)
-        self._cover(parents_AW, weights_RS)
+        weights_AWS = None if weights_RS is None else self.places.spread(weights_RS)
+        self._record(tokens_AW, parents_AW, weights_AWS)
+        self._cover(parents_AW, weights_AWS)
         order = torch.arange(log_p_AW.shape[1], device=log_p_AW.device)
         valid_AW = (log_p_AW > -torch.inf) & (order < (self.beam_size - self.ended_A)[:, None])
         ends_AW = valid_AW & ((tokens_AW == EOS) | (self.limits_B[self.rows_A] <= step + 1)[:, None])
@@ -225,35 +240,32 @@ class _Beam:
             self.rows_A, self.log_p_AW, self.ended_A = self.rows_A[kept], self.log_p_AW[kept], self.ended_A[kept]
             origin_AW, tokens_AW = origin_AW[kept], tokens_AW[kept]
             self.covered_AWS = None if self.covered_AWS is None else self.covered_AWS[kept]
-        self.previous_R = tokens_AW.flatten()
-        return origin_AW.flatten(), kept is None and tokens_AW.shape[1] == width
+        before, self.places = self.places, Places.of(self.log_p_AW > -torch.inf)
+        self.previous_R = self.places.collect(tokens_AW[..., None]).squeeze(1)
+        return before.rows_at(self.places.collect(origin_AW[..., None]).squeeze(1)), kept
 
     def _choose(self, logits_RV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The beam's most probable continuations of each sentence, best first: log p, parent and token, [A, W] each."""
-        sentences, width = self.log_p_AW.shape
-        forced_A = _forced(self.prefixes_BP, self.rows_A, len(self.trace))
-        allowed_RV = _allowed(logits_RV, None if forced_A is None else forced_A.repeat_interleave(width))
+        rows_R = self.rows_A[self.places.sentence_R(logits_RV.device)]
+        allowed_RV = _allowed(logits_RV, _forced(self.prefixes_BP, rows_R, len(self.trace)))
         gains_RC, tokens_RC = _top(allowed_RV, min(self.beam_size, logits_RV.shape[1]))
-        log_p_AWC = self.log_p_AW[..., None] + gains_RC.view(sentences, width, -1)
+        log_p_AWC = self.log_p_AW[..., None] + self.places.spread(gains_RC)
         log_p_AC, order_AC = log_p_AWC.flatten(1).sort(dim=1, descending=True, stable=True)
         order_AW = order_AC[:, : self.beam_size]
-        tokens_AW = tokens_RC.view(sentences, -1).gather(1, order_AW)
+        tokens_AW = self.places.spread(tokens_RC).flatten(1).gather(1, order_AW)
         return log_p_AC[:, : self.beam_size], order_AW // gains_RC.shape[1], tokens_AW
 
-    def _record(self, tokens_AW: Tensor, parents_AW: Tensor, weights_RS: Tensor | None) -> None:
-        sentences = len(self.rows_A)
+    def _record(self, tokens_AW: Tensor, parents_AW: Tensor, weights_AWS: Tensor | None) -> None:
         place_B = torch.zeros_like(self.limits_B)
-        place_B[self.rows_A] = torch.arange(sentences, device=place_B.device)
-        weights_AWS = None if weights_RS is None else weights_RS.view(sentences, -1, weights_RS.shape[1])
+        place_B[self.rows_A] = torch.arange(len(self.rows_A), device=place_B.device)
         self.trace.append(_Step(place_B, tokens_AW, parents_AW, weights_AWS))
 
-    def _cover(self, parents_AW: Tensor, weights_RS: Tensor | None) -> None:
+    def _cover(self, parents_AW: Tensor, weights_AWS: Tensor | None) -> None:
         """Add what the continued hypotheses looked at in this step."""
-        if self.covered_AWS is None or weights_RS is None:
+        if self.covered_AWS is None or weights_AWS is None:
             self.covered_AWS = None
             return
-        covered_AWS = self.covered_AWS + weights_RS.view(len(parents_AW), -1, weights_RS.shape[1])
-        self.covered_AWS = covered_AWS.take_along_dim(parents_AW[..., None], dim=1)
+        self.covered_AWS = (self.covered_AWS + weights_AWS).take_along_dim(parents_AW[..., None], dim=1)
 
     def _keep(self, log_p_AW: Tensor, codes_W: Tensor) -> None:
         """Merge hypotheses that end with this step (log p; -inf elsewhere) into the n best of each sentence."""
@@ -332,7 +344,7 @@ def _top(values_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     torch.topk says nothing of equal values: their order is mended here, and the rare tie between the last that is in
     and the first that is out is settled by a full stable sort of its row.
     """
-    best, index = values_RV.topk(min(count + 1, values_RV.shape[1]), dim=1)
+    best, index = _largest(values_RV, min(count + 1, values_RV.shape[1]))
     if count < values_RV.shape[1]:
         tied = ((best[:, count - 1] == best[:, count]) & (best[:, count] > -torch.inf)).nonzero().squeeze(1)
         if len(tied):
@@ -341,6 +353,27 @@ def _top(values_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     index, order = index.sort(dim=1)
     best, order = best.gather(1, order).sort(dim=1, descending=True, stable=True)
     return best, index.gather(1, order)
+
+
+def _largest(values_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """torch.topk, for a large vocabulary in half its time or less (docs/experiments.md).
+
+    The columns are dealt out into classes, column c into class c modulo their number. The `count` largest values are in
+    the classes with the `count` largest maxima (or in the few columns that are left over), and the maxima are quickly
+    found. The number of classes is the least at which topk takes its fast way, too.
+    """
+    rows, vocabulary = values_RV.shape
+    members = vocabulary // (_TOPK_RATIO * count)
+    if members < 4:
+        return values_RV.topk(count, dim=1)
+    classes = vocabulary // members
+    left_over = torch.arange(classes * members, vocabulary, device=values_RV.device)
+    maxima = functional.max_pool1d(values_RV, members, stride=1, dilation=classes)[:, :classes]
+    chosen = maxima.topk(count, dim=1, sorted=False).indices
+    index = chosen[:, None] + torch.arange(0, classes * members, classes, device=chosen.device)[:, None]
+    index = torch.cat([index.flatten(1), left_over.expand(rows, -1)], dim=1)
+    best, place = values_RV.gather(1, index).topk(count, dim=1)
+    return best, index.gather(1, place)
 
 
 def _survivors(running: Tensor) -> Tensor | None:

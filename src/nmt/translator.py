@@ -17,12 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from nmt.ablation import ablated
 from nmt.batching import pad, similar_shapes
@@ -30,9 +29,10 @@ from nmt.bundle import Bundle, load_bundle
 from nmt.config import Runtime
 from nmt.corpus import normalise_lines
 from nmt.decoding import Decoding
-from nmt.ensemble import Ensemble
+from nmt.ensemble import Ensemble, force_together
 from nmt.errors import UserError
 from nmt.influence import BLOCK, Given, Influence, influence
+from nmt.model.prediction import Predictor
 from nmt.model.seq2seq import Seq2Seq
 from nmt.runtime import resolve
 from nmt.search import Hypotheses, SearchableModel, beam_search, greedy_search
@@ -53,21 +53,6 @@ Pieces = list[int]
 Side = Literal["source", "target"]
 Device = Literal["auto", "cpu", "cuda"]
 _Result = TypeVar("_Result")
-
-
-class _Model(SearchableModel[Any, Any], Protocol):
-    """One model, or an ensemble."""
-
-    @property
-    def has_attention(self) -> bool:
-        """Whether it returns weights."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters lie."""
-
-    def force(self, memory: Any, inputs_BT: Tensor, /) -> tuple[Tensor, Tensor | None]:
-        """Logits [B, T, V] and weights [B, T, S] of given targets."""
 
 
 class Translator:
@@ -91,8 +76,9 @@ class Translator:
         self.bundle = bundle
         self.decoding = decoding
         self.threads = threads
-        models = [each.model.eval() for each in (bundle, *others)]
-        self.model: _Model = Ensemble(models) if others else models[0]
+        self.models = tuple(each.model.eval() for each in (bundle, *others))
+        predictors = [Predictor(model) for model in self.models]
+        self._searched: SearchableModel[Any, Any] = Ensemble(predictors) if others else predictors[0]
         self._pool = pool
         self._ablation: str | None = None
 
@@ -123,6 +109,16 @@ class Translator:
         decoding = decoding or Decoding.beside(folders[0])
         pool = _copies(processes, folders, decoding, device) if processes > 1 else None
         return cls(bundles[0], decoding, threads, pool, bundles[1:])
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether translations come with weights."""
+        return any(model.has_attention for model in self.models)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return self.models[0].device
 
     def close(self) -> None:
         """End the other processes."""
@@ -215,12 +211,13 @@ class Translator:
     @contextmanager
     def ablated(self, name: str) -> Iterator[None]:
         """Translate with the attention of one model, not of an ensemble, disturbed, while the block lasts."""
-        with ablated(self._one_model(), name):
-            self._ablation = name
+        model, searched = self._one_model(), self._searched
+        with ablated(model, name):
+            self._ablation, self._searched = name, model
             try:
                 yield
             finally:
-                self._ablation = None
+                self._ablation, self._searched = None, searched
 
     def _side_by_side(self, work: Callable[..., _Result], batches: Iterable[tuple[Any, ...]]) -> Iterator[_Result]:
         """The results of a method of ours for batches, which are its arguments, in order."""
@@ -274,7 +271,7 @@ class Translator:
     def _search_batch(
         self, jobs: Sequence["_Job"], limits: Sequence[int], decoding: Decoding
     ) -> list[list[Hypothesis]]:
-        device = self.model.device
+        device = self.device
         source_BS, lengths_B = pad([[*job.source, EOS] for job in jobs])
         prefixes_BP = pad([job.prefix for job in jobs])[0].to(device) if any(job.prefix for job in jobs) else None
         limits_B = torch.tensor(limits, device=device)
@@ -283,7 +280,7 @@ class Translator:
             else functools.partial(beam_search, beam_size=decoding.beam_size, n_best=decoding.n_best)
         )  # fmt: skip
         found = search(
-            self.model, source_BS.to(device), lengths_B.to(device),
+            self._searched, source_BS.to(device), lengths_B.to(device),
             length_penalty=decoding.length_penalty, coverage_penalty=decoding.coverage_penalty,
             max_lengths_B=limits_B, prefixes_BP=prefixes_BP,
         )  # fmt: skip
@@ -310,7 +307,7 @@ class Translator:
     def _translation(self, parts: list[Pieces], found: list[list[Hypothesis]], decoding: Decoding) -> Translation:
         """The translation of a line from those of its parts."""
         if not parts:
-            return Translation([], [Hypothesis.empty(self.model.has_attention)])
+            return Translation([], [Hypothesis.empty(self.has_attention)])
         source_pieces = [piece for part in parts for piece in self.bundle.source.pieces([*part, EOS])]
         if len(parts) == 1:
             return Translation(source_pieces, found[0])
@@ -322,19 +319,18 @@ class Translator:
         return influence(self._one_model(), texts)
 
     def _one_model(self) -> Seq2Seq:
-        assert isinstance(self.model, Seq2Seq), "not of an ensemble"
-        return self.model
+        assert len(self.models) == 1, "not of an ensemble"
+        return self.models[0]
 
     @torch.inference_mode()
     def _force(self, read: list[Pieces], written: list[Pieces]) -> list[Forced]:
         """Forced decoding of one batch; both sides with their eos."""
-        device = self.model.device
+        device = self.device
         source_BS, lengths_B = pad(read)
-        memory = self.model.encode(source_BS.to(device), lengths_B.to(device))
         outputs_BT = pad(written)[0].to(device)
         inputs_BT = torch.cat([torch.full_like(outputs_BT[:, :1], BOS), outputs_BT[:, :-1]], dim=1)
-        logits_BTV, weights_BTS = self.model.force(memory, inputs_BT)
-        log_p_BT = logits_BTV.gather(2, outputs_BT[..., None]).squeeze(2) - logits_BTV.logsumexp(dim=2)
+        log_p_BTV, weights_BTS = force_together(self.models, source_BS.to(device), lengths_B.to(device), inputs_BT)
+        log_p_BT = log_p_BTV.gather(2, outputs_BT[..., None]).squeeze(2)
         attention = None if weights_BTS is None else weights_BTS.cpu().numpy()
         forced = []
         for b, (source, target, log_p) in enumerate(zip(read, written, log_p_BT.tolist(), strict=True)):

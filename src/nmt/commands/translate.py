@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Translate and print."""
     lines = _lines(arguments)
     translator = load_chosen(arguments)
-    if arguments.attention and not translator.model.has_attention:
+    if arguments.attention and not translator.has_attention:
         raise UserError("this model has no attention to show; choose another with --variant or --model")
     languages = translator.bundle.config.languages
     for block in blocks(lines):

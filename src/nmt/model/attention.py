@@ -14,7 +14,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from nmt.model.products import linear, steady_linear
+from nmt.model.products import linear
 
 
 class Attention(nn.Module):
@@ -82,7 +82,7 @@ class AdditiveAttention(Attention):
     def forward(
         self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
     ) -> tuple[Tensor, Tensor]:
-        query_BA = steady_linear(query_BH, self.query.weight, None, query_BH.dtype)
+        query_BA = linear(query_BH, self.query.weight, None, query_BH.dtype)
         doubled_BSA = 2.0 * (keys_BSA + query_BA[:, None])
         return look(torch.sigmoid(doubled_BSA) @ (2.0 * self.weight), values_BSC, absent_BS)
 

@@ -1,7 +1,7 @@
 """Writes the target sentence.
 
-`Decoder.step` is the model in its readable form, one word at a time, as prediction uses it. `Decoder.decode` is the
-same arithmetic for a whole reference at once, as training uses it:
+`Decoder.step` is the model in its readable form, one word at a time. `Decoder.decode` is the same arithmetic for a
+whole reference at once, as training uses it; `nmt.model.prediction` is the same for one word, as search uses it.
 
     attention   layers   training runs through
     none        any      recurrence.run_sequence, layer by layer: the context never changes
@@ -20,7 +20,7 @@ from nmt.model.attention import AdditiveAttention, Attention, GeneralAttention, 
 from nmt.model.cells import State, step
 from nmt.model.encoder import RecurrentLayer
 from nmt.model.normalization import Norm, normalize
-from nmt.model.products import linear, steady_linear
+from nmt.model.products import linear
 from nmt.model.recurrence import Layer, run_attended
 
 
@@ -110,11 +110,11 @@ class Decoder(nn.Module):
         y = tanh(their mean embedding) (Nguyen & Chiang 2018, section 4, with one output matrix for both).
         """
         features = torch.cat([hidden, context, embedded], dim=-1) if self.deep else hidden
-        readout = torch.tanh(steady_linear(features, self.readout.weight, self.readout.bias, dtype))
+        readout = torch.tanh(linear(features, self.readout.weight, self.readout.bias, dtype))
         if self.lexical is None:
             return readout
         words = torch.tanh(context[..., -self.embedding_size :])
-        return readout + words + torch.tanh(steady_linear(words, self.lexical.weight, self.lexical.bias, dtype))
+        return readout + words + torch.tanh(linear(words, self.lexical.weight, self.lexical.bias, dtype))
 
     def step(
         self, memory: Memory, state: DecoderState, embedded_BE: Tensor, masks: DecoderMasks | None, dtype: torch.dtype
@@ -131,8 +131,8 @@ class Decoder(nn.Module):
         handed_on: list[Tensor] = []
         for i, (layer, mask) in enumerate(zip(self.recurrent, recurrent_masks, strict=True)):
             before = tuple(tensor[i] for tensor in state.tensors)
-            inputs_BG = steady_linear(inputs_BI, layer.input_weight, layer.input_bias[0], dtype)
-            recurrent_BG = steady_linear(_masked(before[0], mask), layer.hidden_weight, layer.hidden_bias[0], dtype)
+            inputs_BG = linear(inputs_BI, layer.input_weight[0], layer.input_bias[0], dtype)
+            recurrent_BG = linear(_masked(before[0], mask), layer.hidden_weight[0], layer.hidden_bias[0], dtype)
             projections = normalize(layer.norm, inputs_BG, recurrent_BG, before[0].shape[-1])
             after = step(layer.cell, *projections, before)
             new.append(after)

@@ -4,12 +4,10 @@ The sum inside a bfloat16 product is float32 in the hardware; what comes out is 
 """
 
 import functools
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.weak import WeakIdKeyDictionary
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -61,24 +59,3 @@ class Factor:
             return functional.linear(inputs_MK, self._weight, self._bias)
         result: Tensor = torch.ops.mkldnn._linear_pointwise(inputs_MK, self._weight, self._bias, "none", [], "")
         return result
-
-
-_FACTORS: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""By weight: what it was when its factor was made, and the factor."""
-
-
-def steady_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """`linear` by a weight [N, K] or [1, N, K] that stays as it is from step to step, as it does in prediction.
-
-    Without gradients the weight's `Factor` is made once and kept as long as the weight is: the few rows of a beam are
-    multiplied three times as fast (docs/experiments.md).
-    """
-    if torch.is_grad_enabled() or dtype is torch.bfloat16 or not _packs(weight.device.type, weight.dtype):
-        return linear(inputs, weight.view(weight.shape[-2:]), bias, dtype)
-    state = (weight.data_ptr(), weight._version)
-    known: Any = _FACTORS.get(weight)  # type: ignore[no-untyped-call]
-    if known is None or known[0] != state:
-        known = state, Factor(weight.detach().view(weight.shape[-2:]), dtype, None, bias)
-        _FACTORS[weight] = known
-    result: Tensor = known[1](inputs)
-    return result

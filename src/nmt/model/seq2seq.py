@@ -14,7 +14,8 @@ from nmt.model.attention import AdditiveAttention, Attention, DotAttention, Gene
 from nmt.model.decoder import Decoder, DecoderMasks, DecoderState, Memory
 from nmt.model.encoder import Encoder
 from nmt.model.output import smoothed_cross_entropy
-from nmt.model.products import linear, steady_linear
+from nmt.model.places import Places
+from nmt.model.products import linear
 from nmt.randomness import WideMask, dropout_mask, generator
 from nmt.subwords import PAD
 
@@ -132,15 +133,21 @@ class Seq2Seq(nn.Module):
         return memory.start
 
     def step(
-        self, memory: Memory, state: DecoderState, previous_B: Tensor
+        self, memory: Memory, state: DecoderState, previous_R: Tensor, places: Places | None = None
     ) -> tuple[Tensor, DecoderState, Tensor | None]:
-        """One step of prediction: logits [B, V], the next state, the attention weights [B, S]."""
-        embedded_BE = self.target_embedding(previous_B)
-        hidden_BH, context_BC, state, weights_BS = self.decoder.step(
-            memory, state, embedded_BE, None, self.product_dtype
+        """One step of prediction: logits [R, V], the next state, the attention weights [R, S].
+
+        A row for each sentence, or for what is in these `places` of the sentences. It is the reference for
+        `nmt.model.prediction`, which does the same faster.
+        """
+        if places is not None and not places.one_each:
+            memory = memory.select(places.sentence_R(previous_R.device))
+        embedded_RE = self.target_embedding(previous_R)
+        hidden_RH, context_RC, state, weights_RS = self.decoder.step(
+            memory, state, embedded_RE, None, self.product_dtype
         )
-        readout_BE = self.decoder.read_out(hidden_BH, context_BC, embedded_BE, self.product_dtype)
-        return self._logits(readout_BE), state, weights_BS
+        readout_RE = self.decoder.read_out(hidden_RH, context_RC, embedded_RE, self.product_dtype)
+        return self._logits(readout_RE), state, weights_RS
 
     def force(self, memory: Memory, inputs_BT: Tensor) -> tuple[Tensor, Tensor | None]:
         """Teacher-forced prediction over inputs (bos + pieces) [B, T]: logits [B, T, V], weights [B, T, S]."""
@@ -158,7 +165,7 @@ class Seq2Seq(nn.Module):
 
     def _logits(self, readout: Tensor) -> Tensor:
         """Of every word [..., V], for a readout [..., E]; in the readout's precision."""
-        return steady_linear(readout, self.output.weight, self.output.bias, readout.dtype)
+        return linear(readout, self.output.weight, self.output.bias, readout.dtype)
 
     def _decode(self, memory: Memory, inputs_BT: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Hidden states [T, B, H], contexts [T, B, C], embedded inputs [T, B, E] and weights, without dropout."""

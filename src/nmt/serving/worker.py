@@ -161,7 +161,7 @@ def describe(folder: Path, translator: "Translator") -> dict[str, Any]:
         "attention": config.attention,
         "languages": config.languages.model_dump(),
         "decoding": translator.decoding.model_dump(),
-        "device": str(translator.model.device),
+        "device": str(translator.device),
     }
 
 

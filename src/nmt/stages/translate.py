@@ -66,7 +66,7 @@ def main(variant: str, seed: int) -> None:
         part(hypotheses, write_hypotheses, translator, sources)
         part(references, write_references, translator, sources, targets)
         part(done / "influence", write_influence, translator, hypotheses, references, given)
-        for name in params.translate.ablations if translator.model.has_attention else ():
+        for name in params.translate.ablations if translator.has_attention else ():
             part(done / name, write_ablation, translator, sources, name)
         part(done / "joined", write_joined, translator, groups, sources, pairs)
         gather(done, paths.translations(variant, seed))
@@ -93,7 +93,7 @@ def useful_cores(sentences: int, threads: int) -> int:
 
 def work_id(stage: str, variant: str, seed: int | str, translator: Translator) -> str:
     """Whose parts this run may go on with: of the same model, data, code and parameters, on the same processor."""
-    return identity.work_id(stage, variant, seed, torch.__version__, processor(translator.model.device))
+    return identity.work_id(stage, variant, seed, torch.__version__, processor(translator.device))
 
 
 def part(folder: Path, write: Callable[..., None], *inputs: object) -> None:
