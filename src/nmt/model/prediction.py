@@ -36,7 +36,9 @@ from nmt.model.seq2seq import Seq2Seq
 TABLE_CELLS = 2**25
 """Of a larger vocabulary (128 MiB in float32) each step multiplies its own words."""
 _CACHED_CELLS = 2**17
-"""Sums of query and key that are made at a time: half a MiB, which stays in a core's cache."""
+"""Sums of query and key that a CPU makes at a time: half a MiB, which stays in a core's cache."""
+_EXACT = torch.float32
+"""Products in the type of the weights, as in all prediction."""
 
 
 @dataclass
@@ -64,24 +66,24 @@ class Source:
 class _Layer:
     """The weights of one recurrent layer; those of the first layer's inputs are not among them."""
 
-    def __init__(self, layer: RecurrentLayer, first: bool, dtype: torch.dtype) -> None:
+    def __init__(self, layer: RecurrentLayer, first: bool) -> None:
         self.cell = layer.cell
         self.norm = Norm(*(each[0] for each in layer.norm)) if layer.norm else None
-        self.inputs = None if first else Factor(layer.input_weight[0], dtype, None, layer.input_bias[0])
-        self.recurrent = Factor(layer.hidden_weight[0], dtype, None, layer.hidden_bias[0])
+        self.inputs = None if first else Factor(layer.input_weight[0], _EXACT, None, layer.input_bias[0])
+        self.recurrent = Factor(layer.hidden_weight[0], _EXACT, None, layer.hidden_bias[0])
 
 
 class Predictor:
-    """A `SearchableModel` made of a model whose weights no longer change; on its device, in its precision.
+    """A `SearchableModel` made of a model whose weights no longer change, on its device.
 
     What disturbs the model's attention later (an ablation) is not seen here. To be used in `torch.inference_mode`.
     """
 
     @torch.inference_mode()
     def __init__(self, model: Seq2Seq) -> None:
-        self._model, decoder, dtype = model, model.decoder, model.product_dtype
+        self._model, decoder = model, model.decoder
         self._residual, self._deep = decoder.residual, decoder.deep
-        self._layers = [_Layer(layer, i == 0, dtype) for i, layer in enumerate(decoder.recurrent)]
+        self._layers = [_Layer(layer, i == 0) for i, layer in enumerate(decoder.recurrent)]
         self._attend = _attend(decoder.attention)
         self._query_size = 0
         if isinstance(decoder.attention, AdditiveAttention):
@@ -89,15 +91,15 @@ class Predictor:
             self._query_size = len(query_KH)
             weight = torch.cat([query_KH, top.hidden_weight[0]])
             bias = torch.cat([query_KH.new_zeros(len(query_KH)), top.hidden_bias[0]])
-            self._layers[-1].recurrent = Factor(weight, dtype, None, bias)
+            self._layers[-1].recurrent = Factor(weight, _EXACT, None, bias)
         words_XE, contexts_XC, bias_X, state_EH = _parts(decoder)
         self._gates, self._width = decoder.recurrent[0].input_bias.shape[1], len(bias_X)
-        self._words = _words(model.target_embedding.weight, words_XE, bias_X, dtype)
-        self._contexts = Factor(contexts_XC, dtype, None)
-        self._readout = Factor(state_EH, dtype, None, None if decoder.deep else decoder.readout.bias)
+        self._words = _words(model.target_embedding.weight, words_XE, bias_X)
+        self._contexts = Factor(contexts_XC, _EXACT, None)
+        self._readout = Factor(state_EH, _EXACT, None, None if decoder.deep else decoder.readout.bias)
         lexical = decoder.lexical
-        self._lexical = None if lexical is None else Factor(lexical.weight, dtype, None, lexical.bias)
-        self._output = Factor(model.output.weight, dtype, None, model.output.bias)
+        self._lexical = None if lexical is None else Factor(lexical.weight, _EXACT, None, lexical.bias)
+        self._output = Factor(model.output.weight, _EXACT, None, model.output.bias)
 
     def encode(self, source_AS: Tensor, lengths_A: Tensor) -> Source:
         """Read source sentences (pieces + eos, padded with PAD) [A, S] of these lengths [A]."""
@@ -171,7 +173,7 @@ def _attend(attention: torch.nn.Module) -> _Attend:
         def additive(query_AWK: Tensor, grown_ASK: Tensor) -> Tensor:
             keys, queries = grown_ASK[:, None], _grown(query_AWK)[:, :, None]
             scores_AWS = queries.new_empty(*query_AWK.shape[:2], grown_ASK.shape[1])
-            some = max(1, _CACHED_CELLS // max(1, scores_AWS[0].numel() * len(weight)))
+            some = len(keys) if keys.is_cuda else max(1, _CACHED_CELLS // (scores_AWS[0].numel() * len(weight)))
             for part in (slice(begin, begin + some) for begin in range(0, len(keys), some)):
                 squashed = torch.addcmul(one, keys[part], queries[part]).reciprocal_()
                 torch.matmul(squashed, weight, out=scores_AWS[part])
@@ -221,9 +223,9 @@ def _parts(decoder: Decoder) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return words, contexts, torch.cat([first.input_bias[0], readout.bias]), state_EH
 
 
-def _words(embedding_VE: Tensor, weight_XE: Tensor, bias_X: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def _words(embedding_VE: Tensor, weight_XE: Tensor, bias_X: Tensor) -> Callable[[Tensor], Tensor]:
     """What previous words [R] bring into a step [R, X]."""
-    factor = Factor(weight_XE, dtype, None, bias_X)
+    factor = Factor(weight_XE, _EXACT, None, bias_X)
     if len(embedding_VE) * len(weight_XE) > TABLE_CELLS:
         return lambda previous_R: factor(embedding_VE.index_select(0, previous_R))
     table_VX = factor(embedding_VE)
