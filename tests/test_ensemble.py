@@ -10,7 +10,7 @@ import torch
 from nmt.decoding import Decoding
 from nmt.ensemble import Ensemble, force_together
 from nmt.errors import UserError
-from nmt.model.places import Places
+from nmt.places import Places
 from nmt.search import beam_search, greedy_search
 from nmt.subwords import BOS
 from nmt.translator import Translator

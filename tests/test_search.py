@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nmt import search
-from nmt.model.places import Places
+from nmt.places import Places
 from nmt.search import Hypotheses, beam_search, greedy_search
 from nmt.subwords import BOS, EOS, PAD, UNK
 
@@ -401,6 +401,24 @@ def test_top_is_a_stable_sort(rows: list[tuple[int, ...]], count: int) -> None:
     assert torch.equal(best, expected[:, :count])
     finite = best > -torch.inf
     assert torch.equal(index[finite], places[:, :count][finite])
+
+
+@pytest.mark.parametrize("vocabulary", [512, 1030, 6000])
+@pytest.mark.parametrize("levels", [3, 40, 10**6])
+def test_top_of_a_large_vocabulary(vocabulary: int, levels: int) -> None:
+    """The quick way to the largest: many ties or none, rows of -inf but for a few, columns that are in no class."""
+    for seed in range(20):
+        random = torch.Generator().manual_seed(seed)
+        values = torch.randint(levels, (5, vocabulary), generator=random).to(torch.float32)
+        values[1, torch.randperm(vocabulary, generator=random)[:-4]] = -torch.inf
+        values[2, -3:] = levels + torch.arange(3.0)
+        values[3] = -torch.inf
+        expected, places = values.sort(dim=1, descending=True, stable=True)
+        for count in (1, 2, 5):
+            best, index = search._top(values, count)
+            assert torch.equal(best, expected[:, :count])
+            finite = best > -torch.inf
+            assert torch.equal(index[finite], places[:, :count][finite])
 
 
 def test_cut_hypotheses_are_accepted() -> None:

@@ -12,21 +12,16 @@ Shape suffixes: M models, B sentences or hypotheses, T target positions, S sourc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from nmt.model.places import Places
 from nmt.model.seq2seq import Seq2Seq
-from nmt.search import SearchableModel
+from nmt.places import Places
+from nmt.search import SearchableModel, Selectable
 
-
-class _Rows(Protocol):
-    def select(self, index: Tensor, /) -> Self: ...
-
-
-_Part = TypeVar("_Part", bound=_Rows)
+_Part = TypeVar("_Part", bound=Selectable)
 
 
 @dataclass(frozen=True)

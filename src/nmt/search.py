@@ -9,7 +9,8 @@ with the attention a_ti of token t on source position i, the end mark's included
 log p(y|x): at one step all are equally long, and what they have not looked at yet they still may. The second term is
 0 for a model without attention, which covers nothing.
 
-A model reads each source once and continues running hypotheses only: where they stand is told by `nmt.model.places`.
+A model reads each source once, and states and words have rows for running hypotheses only: `nmt.places` tells where
+these stand.
 
 Shape suffixes: B sentences of the batch, A sentences still searched, W places of each, R rows of the model: the places
 in which a hypothesis runs; C continuations of a row, N kept hypotheses, P prefix, S source positions, T target
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nmt.model.places import Places
+from nmt.places import Places
 from nmt.subwords import BOS, EOS, PAD, UNK
 
 _BARRED = (PAD, UNK, BOS)
@@ -36,19 +37,22 @@ _LEAST_COVERAGE = torch.finfo(torch.float32).tiny
 """A weight may be too small for float32; its logarithm must not be infinite."""
 
 
-class _Rows(Protocol):
-    def select(self, rows: Tensor, /) -> Self: ...
+class Selectable(Protocol):
+    """What holds something for each sentence, or for each row."""
+
+    def select(self, index: Tensor, /) -> Self:
+        """That of these, in this order."""
 
 
-_Memory = TypeVar("_Memory", bound=_Rows)
-_State = TypeVar("_State", bound=_Rows)
+_Memory = TypeVar("_Memory", bound=Selectable)
+_State = TypeVar("_State", bound=Selectable)
 
 
 class SearchableModel(Protocol[_Memory, _State]):
-    """What search asks of a model: `nmt.model.prediction.Predictor`, or `nmt.model.seq2seq.Seq2Seq`, the reference."""
+    """What search asks of a model: `nmt.prediction.Predictor`, or `nmt.model.seq2seq.Seq2Seq`, the reference."""
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor, /) -> _Memory:
-        """What the decoder reads of the source, sentence by sentence."""
+        """What the decoder reads of the source, sentence by sentence; for one search, which `step` may adapt it to."""
 
     def start(self, memory: _Memory, /) -> _State:
         """The decoder's first state, a row for each sentence."""
@@ -100,7 +104,8 @@ def greedy_search(
     places, previous_R = Places(batch, 1, None), torch.full_like(rows_R, BOS)
     for t in range(steps):
         logits, state, weights = model.step(memory, state, previous_R, places)
-        gain_R, previous_R = (best.squeeze(1) for best in _top(_allowed(logits, _forced(prefixes_BP, rows_R, t)), 1))
+        allowed_RV = _allowed(logits, _forced(prefixes_BP, rows_R, t))
+        gain_R, previous_R = (column_R1.squeeze(1) for column_R1 in _top(allowed_RV, 1))
         log_p_B[rows_R] += gain_R
         ids_BT[rows_R, t] = previous_R
         if weights is not None:
@@ -241,13 +246,14 @@ class _Beam:
             origin_AW, tokens_AW = origin_AW[kept], tokens_AW[kept]
             self.covered_AWS = None if self.covered_AWS is None else self.covered_AWS[kept]
         before, self.places = self.places, Places.of(self.log_p_AW > -torch.inf)
-        self.previous_R = self.places.collect(tokens_AW[..., None]).squeeze(1)
-        return before.rows_at(self.places.collect(origin_AW[..., None]).squeeze(1)), kept
+        self.previous_R = self.places.collect(tokens_AW)
+        return before.rows_in(self.places.collect(origin_AW)), kept
 
     def _choose(self, logits_RV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The beam's most probable continuations of each sentence, best first: log p, parent and token, [A, W] each."""
-        rows_R = self.rows_A[self.places.sentence_R(logits_RV.device)]
-        allowed_RV = _allowed(logits_RV, _forced(self.prefixes_BP, rows_R, len(self.trace)))
+        forced_A = _forced(self.prefixes_BP, self.rows_A, len(self.trace))
+        forced_R = None if forced_A is None else forced_A[self.places.sentence_R(forced_A.device)]
+        allowed_RV = _allowed(logits_RV, forced_R)
         gains_RC, tokens_RC = _top(allowed_RV, min(self.beam_size, logits_RV.shape[1]))
         log_p_AWC = self.log_p_AW[..., None] + self.places.spread(gains_RC)
         log_p_AC, order_AC = log_p_AWC.flatten(1).sort(dim=1, descending=True, stable=True)
@@ -356,15 +362,15 @@ def _top(values_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _largest(values_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """torch.topk, for a large vocabulary in half its time or less (docs/experiments.md).
+    """torch.topk; of a large vocabulary, on a CPU, in half its time or less (docs/experiments.md).
 
     The columns are dealt out into classes, column c into class c modulo their number. The `count` largest values are in
     the classes with the `count` largest maxima (or in the few columns that are left over), and the maxima are quickly
-    found. The number of classes is the least at which topk takes its fast way, too.
+    found. There are so many classes that topk takes its fast way with their maxima, too.
     """
     rows, vocabulary = values_RV.shape
     members = vocabulary // (_TOPK_RATIO * count)
-    if members < 4:
+    if members < 4 or values_RV.is_cuda:
         return values_RV.topk(count, dim=1)
     classes = vocabulary // members
     left_over = torch.arange(classes * members, vocabulary, device=values_RV.device)

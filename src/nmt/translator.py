@@ -32,8 +32,8 @@ from nmt.decoding import Decoding
 from nmt.ensemble import Ensemble, force_together
 from nmt.errors import UserError
 from nmt.influence import BLOCK, Given, Influence, influence
-from nmt.model.prediction import Predictor
 from nmt.model.seq2seq import Seq2Seq
+from nmt.prediction import Predictor
 from nmt.runtime import resolve
 from nmt.search import Hypotheses, SearchableModel, beam_search, greedy_search
 from nmt.subwords import BOS, EOS
@@ -77,8 +77,6 @@ class Translator:
         self.decoding = decoding
         self.threads = threads
         self.models = tuple(each.model.eval() for each in (bundle, *others))
-        predictors = [Predictor(model) for model in self.models]
-        self._searched: SearchableModel[Any, Any] = Ensemble(predictors) if others else predictors[0]
         self._pool = pool
         self._ablation: str | None = None
 
@@ -109,6 +107,12 @@ class Translator:
         decoding = decoding or Decoding.beside(folders[0])
         pool = _copies(processes, folders, decoding, device) if processes > 1 else None
         return cls(bundles[0], decoding, threads, pool, bundles[1:])
+
+    @functools.cached_property
+    def _searched(self) -> SearchableModel[Any, Any]:
+        """What search asks; made when first it does, since it holds the decoders' weights once more."""
+        predictors = [Predictor(model) for model in self.models]
+        return Ensemble(predictors) if len(predictors) > 1 else predictors[0]
 
     @property
     def has_attention(self) -> bool:
@@ -211,13 +215,12 @@ class Translator:
     @contextmanager
     def ablated(self, name: str) -> Iterator[None]:
         """Translate with the attention of one model, not of an ensemble, disturbed, while the block lasts."""
-        model, searched = self._one_model(), self._searched
-        with ablated(model, name):
-            self._ablation, self._searched = name, model
+        with ablated(self._one_model(), name):
+            self._ablation = name
             try:
                 yield
             finally:
-                self._ablation, self._searched = None, searched
+                self._ablation = None
 
     def _side_by_side(self, work: Callable[..., _Result], batches: Iterable[tuple[Any, ...]]) -> Iterator[_Result]:
         """The results of a method of ours for batches, which are its arguments, in order."""
@@ -258,6 +261,8 @@ class Translator:
         shapes = [(len(job.source) + 1, limit) for job, limit in zip(jobs, limits, strict=True)]
         batches = list(similar_shapes(shapes, decoding.batch_sentences, _SEARCH_CELLS // decoding.beam_size))
         found: dict[int, list[Hypothesis]] = {}
+        if self._pool is None:
+            _ = self._searched  # made once, before several threads ask for it
         work = self._side_by_side(
             Translator._search_batch,
             (([jobs[i] for i in batch], [limits[i] for i in batch], decoding) for batch in batches),
@@ -280,7 +285,7 @@ class Translator:
             else functools.partial(beam_search, beam_size=decoding.beam_size, n_best=decoding.n_best)
         )  # fmt: skip
         found = search(
-            self._searched, source_BS.to(device), lengths_B.to(device),
+            self._one_model() if self._ablation else self._searched, source_BS.to(device), lengths_B.to(device),
             length_penalty=decoding.length_penalty, coverage_penalty=decoding.coverage_penalty,
             max_lengths_B=limits_B, prefixes_BP=prefixes_BP,
         )  # fmt: skip

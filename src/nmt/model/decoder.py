@@ -1,7 +1,7 @@
 """Writes the target sentence.
 
 `Decoder.step` is the model in its readable form, one word at a time. `Decoder.decode` is the same arithmetic for a
-whole reference at once, as training uses it; `nmt.model.prediction` is the same for one word, as search uses it.
+whole reference at once, as training uses it; `nmt.prediction` is the same for one word, as search uses it.
 
     attention   layers   training runs through
     none        any      recurrence.run_sequence, layer by layer: the context never changes

@@ -2,7 +2,7 @@
 
 import zlib
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,12 @@ from nmt.model.attention import AdditiveAttention, Attention, DotAttention, Gene
 from nmt.model.decoder import Decoder, DecoderMasks, DecoderState, Memory
 from nmt.model.encoder import Encoder
 from nmt.model.output import smoothed_cross_entropy
-from nmt.model.places import Places
 from nmt.model.products import linear
 from nmt.randomness import WideMask, dropout_mask, generator
 from nmt.subwords import PAD
+
+if TYPE_CHECKING:
+    from nmt.places import Places
 
 
 class Loss(NamedTuple):
@@ -133,12 +135,12 @@ class Seq2Seq(nn.Module):
         return memory.start
 
     def step(
-        self, memory: Memory, state: DecoderState, previous_R: Tensor, places: Places | None = None
+        self, memory: Memory, state: DecoderState, previous_R: Tensor, places: "Places | None" = None
     ) -> tuple[Tensor, DecoderState, Tensor | None]:
         """One step of prediction: logits [R, V], the next state, the attention weights [R, S].
 
         A row for each sentence, or for what is in these `places` of the sentences. It is the reference for
-        `nmt.model.prediction`, which does the same faster.
+        `nmt.prediction`, which does the same faster.
         """
         if places is not None and not places.one_each:
             memory = memory.select(places.sentence_R(previous_R.device))

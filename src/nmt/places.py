@@ -46,15 +46,15 @@ class Places:
             whole.index_copy_(0, self.filled_R, rows_RX)
         return whole.view(self.sentences, self.width, rows_RX.shape[1])
 
-    def collect(self, places_AWX: Tensor) -> Tensor:
-        """The rows [R, X] of what is there for every place [A, W, X]."""
-        flat = places_AWX.flatten(0, 1)
+    def collect(self, places_AW: Tensor) -> Tensor:
+        """The rows [R, ...] of what is there for every place [A, W, ...]."""
+        flat = places_AW.flatten(0, 1)
         return flat if self.filled_R is None else flat.index_select(0, self.filled_R)
 
-    def rows_at(self, places: Tensor) -> Tensor:
-        """Which rows are in these places, all of them filled."""
+    def rows_in(self, filled: Tensor) -> Tensor:
+        """The rows in places of which each is filled."""
         if self.filled_R is None:
-            return places
-        row_at = places.new_zeros(self.sentences * self.width)
-        row_at[self.filled_R] = torch.arange(len(self.filled_R), device=places.device)
-        return row_at[places]
+            return filled
+        row_in = filled.new_zeros(self.sentences * self.width)
+        row_in[self.filled_R] = torch.arange(len(self.filled_R), device=filled.device)
+        return row_in[filled]
