@@ -293,6 +293,13 @@ def test_a_chart_leaves_colours_and_fonts_to_the_page() -> None:
     assert drawn.count('class="series-1"') == 1
     assert ">1–5</text>" in drawn
     assert "&lt;6" in drawn
+    assert "fill-opacity" in drawn
+    alone = [Line("a", 0, [0, 2], [1.0, 2.0], ([0.5, 1.5], [1.5, 2.5]), joined=False)]
+    apart = charts.chart("three", alone, "step", None, from_zero=False)
+    assert "fill-opacity" not in apart  # no band, no line: a marker and a bar at either step
+    assert apart.count("<use") == 2
+    bars = apart.split('class="series-0"')[2].partition("</g>")[0]
+    assert bars.count("<path") == 2
     ids = re.findall(r' id="([^"]+)"', drawn)
     assert ids
     assert not set(ids) & set(re.findall(r' id="([^"]+)"', charts.chart("two", lines, "length", None, from_zero=True)))

@@ -2,12 +2,13 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 
 from nmt import plots
@@ -158,3 +159,18 @@ def test_many_lines_look_different() -> None:
     """Thirteen lines have thirteen different looks."""
     looks = [tuple(look.values()) for look, _ in zip(plots._looks(), range(13), strict=False)]
     assert len(set(looks)) == 13
+
+
+def test_dots_keep_the_order_of_all_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group that was measured at both ends only, drawn first, does not move the end to the front."""
+    labels: list[str] = []
+    set_yticks = Axes.set_yticks
+
+    def watched(axes: Axes, ticks: Sequence[int], names: list[str]) -> object:
+        labels.extend(names)
+        return set_yticks(axes, ticks, names)
+
+    monkeypatch.setattr(Axes, "set_yticks", watched)
+    some, all_of_them = (dict.fromkeys(names, (1.0, 0.5, 1.5)) for names in (["a", "d"], ["a", "b", "c", "d"]))
+    plots.dots(tmp_path / "dots.png", {"plain": some, "attention": all_of_them}, "Study", "BLEU")
+    assert labels == ["a", "b", "c", "d"]

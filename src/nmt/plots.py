@@ -178,8 +178,11 @@ def dots(
     x_label: str,
     from_zero: bool = True,
 ) -> None:
-    """Draw values with their intervals, (value, low, high), under each other by name; a group has one colour."""
-    names = list(dict.fromkeys(name for values in groups.values() for name in values))
+    """Draw values with their intervals, (value, low, high), under each other by name; a group has one colour.
+
+    The names are in the order of the group that has the most of them.
+    """
+    names = list(dict.fromkeys(name for values in sorted(groups.values(), key=len, reverse=True) for name in values))
     apart = (np.arange(len(groups)) - (len(groups) - 1) / 2) * min(0.2, 0.6 / len(groups))
     with _figure(path, 7.2, 1.2 + 0.32 * len(names) * max(1, len(groups) ** 0.5)) as figure:
         axes = figure.add_subplot(title=_drawable(title), xlabel=x_label)

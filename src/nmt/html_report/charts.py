@@ -12,6 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from matplotlib import style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -50,18 +51,24 @@ class Line:
     y: Sequence[float]
     band: tuple[Sequence[float], Sequence[float]] | None = None
     """Its lower and its upper edge."""
+    joined: bool = True
+    """False where there is nothing between two points: then they stand alone, the band is a bar for each."""
 
 
 def chart(name: str, lines: Sequence[Line], x_label: str, ticks: Mapping[float, str] | None, from_zero: bool) -> str:
     """Return the `<svg>` element of lines over a shared axis; `name` must be another for each chart of a page."""
     with _figure(name) as (axes, svg):
         for line in lines:
-            if line.band:
-                area = axes.fill_between(line.x, *line.band, alpha=0.18, linewidth=0, clip_on=False)
-                area.set_gid(f"series-{line.colour}")
             marker = _MARKERS[line.colour % len(_MARKERS)]
-            (drawn,) = axes.plot(line.x, line.y, marker=marker, clip_on=False)
-            drawn.set_gid(f"series-{line.colour}")
+            drawn: list[Artist] = [
+                *axes.plot(line.x, line.y, marker=marker, linestyle="-" if line.joined else "none", clip_on=False)
+            ]
+            if line.band and line.joined:
+                drawn.append(axes.fill_between(line.x, *line.band, alpha=0.18, linewidth=0, clip_on=False))
+            elif line.band:
+                drawn.append(axes.vlines(line.x, *line.band, linewidth=1.2, clip_on=False))
+            for artist in drawn:
+                artist.set_gid(f"series-{line.colour}")
         if ticks:
             axes.set_xticks(list(ticks), list(ticks.values()))
         if from_zero:
