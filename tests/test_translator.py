@@ -125,6 +125,14 @@ def everything(translator: Translator) -> list[object]:
     return [*decoded, *((one.erasure, one.gradient) for one in influences)]
 
 
+def test_the_first_translation_may_be_disturbed(bundles: dict[str, Path]) -> None:
+    """What search asks in other cases is made of the whole model, later."""
+    translator = Translator.load(bundles["additive"], BEAM, device="cpu", threads=1)
+    with translator.ablated("uniform"):
+        assert unevenness(translator.translate(LINES)) < 1e-6
+    assert unevenness(translator.translate(LINES)) > 1e-4
+
+
 def unevenness(translations: list[Translation]) -> float:
     """By how much the weights of a token's positions differ at most."""
     matrices = [one.attention for line in translations for one in line.hypotheses if one.pieces]

@@ -261,7 +261,7 @@ class Translator:
         shapes = [(len(job.source) + 1, limit) for job, limit in zip(jobs, limits, strict=True)]
         batches = list(similar_shapes(shapes, decoding.batch_sentences, _SEARCH_CELLS // decoding.beam_size))
         found: dict[int, list[Hypothesis]] = {}
-        if self._pool is None:
+        if self._pool is None and not self._ablation:
             _ = self._searched  # made once, before several threads ask for it
         work = self._side_by_side(
             Translator._search_batch,
