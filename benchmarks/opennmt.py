@@ -115,7 +115,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pairs = write_text(folder)
     settings = write_settings(folder, pairs, arguments.epochs, arguments.threads, arguments.seed)
-    # OpenNMT-py's checkpoints hold an argparse.Namespace, which torch refuses to unpickle unless told to; these are ours.
+    # OpenNMT-py's checkpoints hold an argparse.Namespace, which torch unpickles only when told to; these are our own.
     environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
     if not (folder / f"model_step_{pairs // SENTENCES * arguments.epochs}.pt").exists():
         subprocess.run([arguments.bin / "onmt_train", "-config", settings], check=True, env=environment)
