@@ -81,9 +81,12 @@ $(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Runs the GPU's kernels on a CPU, for their tests. No pin: a build of PyTorch that brings it says which one.
+TRITON := triton>=3.6,<4; sys_platform == 'linux'
+
 $(VENV)/.development: requirements-dev.lock $(VENV)/.runtime
 	@echo "setup: installing the tools for checks and tests"
-	@$(PIP) install -r requirements.lock -r requirements-dev.lock
+	@$(PIP) install -r requirements.lock -r requirements-dev.lock "$(TRITON)"
 	@touch $@
 
 $(VENV)/.integration: requirements-integration.lock $(VENV)/.development

@@ -1,11 +1,13 @@
 """How large a batch may be before as many tokens teach less, and how fast training is then.
 
-    python benchmarks/batch_size.py --rates 0.002 0.004 0.008    # after `dvc repro tokenize`; most of an hour
+    python benchmarks/batch_size.py --rates 0.004 0.008 0.012    # after `dvc repro tokenize`; an hour and more
+    python benchmarks/batch_size.py --rates 0.002 0.004 0.008 --sentences 256 512 1024 --epochs 7 --device cuda
 
 The attention model of the bench shape (train_throughput.py) reads the same number of tokens in batches of 64 sentences
-and in ever larger ones of the project's own kind, each at several learning rates, with warm-up and decay over the same
-tokens; the best of the rates counts, since a larger batch wants a higher one. Prints for each size the dev loss against
-that of 64 sentences, tokens per second of the training alone, and the share of the speed that `linear` reaches.
+and in ever larger ones (of so many padded tokens, the project's own kind, or of so many sentences), each at several
+learning rates, with warm-up and decay over the same tokens; the best of the rates counts, since a larger batch wants a
+higher one. Prints for each size the dev loss against that of 64 sentences, tokens per second of the training alone (on
+CUDA of the last epoch: by then graphs are recorded), and on a CPU the share of the speed that `linear` reaches.
 """
 
 import argparse
@@ -44,13 +46,33 @@ class Outcome:
 
 
 class BySentences(ParallelText):
-    """Batches of 64 sentences of similar lengths, in an order drawn for each epoch."""
+    """Batches of so many sentences of similar lengths, in an order drawn for each epoch."""
+
+    sentences = SENTENCES
 
     def shuffled_plan(self, batch_tokens: int, joining: Joining, keys: Sequence[int]) -> list[np.ndarray]:
         """The same batches in each epoch, whatever `batch_tokens` is."""
         order = np.lexsort((self.source.lengths, self.target.lengths))[:, None]
-        starts = np.arange(0, len(order), SENTENCES)
-        return [order[start : start + SENTENCES] for start in np.random.default_rng(keys).permutation(starts)]
+        starts = np.arange(0, len(order), self.sentences)
+        return [order[start : start + self.sentences] for start in np.random.default_rng(keys).permutation(starts)]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a batch: so many sentences, or so many padded tokens of the longer side."""
+
+    count: int
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.count:,} {self.unit}"
+
+    def open(self) -> ParallelText:
+        """The training text, in such batches."""
+        text = open_text(BySentences if self.unit == "sentences" else ParallelText, "train")
+        if isinstance(text, BySentences):
+            text.sentences = self.count
+        return text
 
 
 def open_text(kind: type[ParallelText], split: str) -> ParallelText:
@@ -58,34 +80,38 @@ def open_text(kind: type[ParallelText], split: str) -> ParallelText:
     return kind.open(*(paths.token_store(split, side) for side in paths.SIDES))
 
 
-def train(batch_tokens: int | None, rate: float, epochs: int, precision: str) -> Outcome:
-    """Train from the first weights; None stands for 64 sentences."""
-    text, dev = open_text(ParallelText if batch_tokens else BySentences, "train"), open_text(ParallelText, "dev")
-    updates = epochs * len(text.shuffled_plan(batch_tokens or 1, NO_JOINING, (1, 0)))
+def train(size: Size, rate: float, epochs: int, precision: str, device: torch.device) -> Outcome:
+    """Train from the first weights."""
+    text, dev = size.open(), open_text(ParallelText, "dev")
+    batch_tokens = size.count if size.unit == "tokens" else load_params().train.batch_tokens  # then the dev set's
+    updates = epochs * len(text.shuffled_plan(batch_tokens, NO_JOINING, (1, 0)))
     settings = load_params().train.model_copy(
         update={
             "max_epochs": epochs,
-            "batch_tokens": batch_tokens or load_params().train.batch_tokens,  # that of the dev set's batches
+            "batch_tokens": batch_tokens,
             "joining": NO_JOINING,
             "learning_rate": rate,
             "schedule": Schedule(warmup_updates=round(WARM_UP_SHARE * updates), decay="linear", final_share=0.05),
             "label_smoothing": SMOOTHING,
         }
     )
-    model = make_model("additive")
+    model = make_model("additive").to(device)
     model.product_dtype = PRODUCTS[precision]
     clock: list[tuple[float, int, int]] = []
-    trainer = Trainer(model, text, dev, settings, 1, lambda one: clock.append(tick(one)))
+    by_graphs = device.type == "cuda"
+    trainer = Trainer(model, text, dev, settings, 1, lambda one: clock.append(tick(one)), by_graphs=by_graphs)
     history = list(trainer.epochs())
     spans = [
         (now - before, tokens)
         for (before, last, _), (now, epoch, tokens) in pairwise(clock[WARM_UP_UPDATES:])
         if epoch == last  # the first update of an epoch waits for the dev loss
+        and (epoch == epochs or not by_graphs)
     ]
     speed = sum(tokens for _, tokens in spans) / sum(seconds for seconds, _ in spans)
     done = trainer.progress
     needed = model.training_flops(done.source_tokens, done.target_tokens, done.pairs) / done.target_tokens
-    return Outcome(history[-1].dev_loss, speed, speed * needed / peak(PRODUCTS[precision]), len(clock))
+    share = speed * needed / peak(PRODUCTS[precision]) if device.type == "cpu" else float("nan")
+    return Outcome(history[-1].dev_loss, speed, share, len(clock))
 
 
 def tick(result: UpdateResult) -> tuple[float, int, int]:
@@ -96,22 +122,26 @@ def tick(result: UpdateResult) -> tuple[float, int, int]:
 def main() -> None:
     """Train all, and print a row for each size."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--batch-tokens", type=int, nargs="+", default=[1500, 3000, 6000])
+    parser.add_argument("--batch-tokens", type=int, nargs="*", default=[])
+    parser.add_argument("--sentences", type=int, nargs="*", default=[])
     parser.add_argument("--rates", type=float, nargs="+", required=True)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--precision", choices=PRODUCTS, default="bfloat16")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    resolve(Runtime(device="cpu", precision="float32", threads=arguments.threads))
+    device = resolve(Runtime(device=arguments.device, precision="float32", threads=arguments.threads)).device
     torch.manual_seed(1)
     print("| batch | best rate | dev loss | of 64 sentences' | tokens/s | of linear's speed | updates |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     smallest = 0.0
-    for size in (None, *arguments.batch_tokens):
+    others = [Size(count, "tokens") for count in arguments.batch_tokens]
+    others += [Size(count, "sentences") for count in arguments.sentences]
+    for size in (Size(SENTENCES, "sentences"), *others):
         outcomes = {}
         for rate in arguments.rates:
-            outcomes[rate] = train(size, rate, arguments.epochs, arguments.precision)
-            print(f"{size or '64 sentences'}, rate {rate}: {outcomes[rate]}", file=sys.stderr, flush=True)
+            outcomes[rate] = train(size, rate, arguments.epochs, arguments.precision, device)
+            print(f"{size}, rate {rate}: {outcomes[rate]}", file=sys.stderr, flush=True)
         rate = min(outcomes, key=lambda one: outcomes[one].dev_loss)
         best = outcomes[rate]
         smallest = smallest or best.dev_loss
@@ -120,7 +150,7 @@ def main() -> None:
             for name in ("tokens_per_second", "share_of_peak")
         )
         print(
-            f"| {f'{size:,} tokens' if size else '64 sentences'} | {rate} | {best.dev_loss:.3f} | "
+            f"| {size} | {rate} | {best.dev_loss:.3f} | "
             f"{best.dev_loss / smallest:.1%} | {speed:,.0f} | {share:.0%} | {best.updates:,} |",
             flush=True,
         )

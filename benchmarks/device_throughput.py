@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable
 from itertools import product
 
-import numpy as np
 import torch
-from train_throughput import WARM_UP, Bench, make_model, speed, train_ours
+from train_throughput import SENTENCES, WARM_UP, Bench, make_model, speed, train_ours
 
 from nmt.config import Runtime
 from nmt.graphs import recorded
@@ -46,7 +45,7 @@ def decoder_passes(device: torch.device, dtype: torch.dtype) -> dict[str, Callab
         "fused": lambda: both_ways(decoder.decode),
     }
     if device.type == "cuda":
-        passes["recorded"] = recorded(passes["fused"], [])
+        passes["recorded"] = recorded(passes["fused"], [], device)
     return passes
 
 
@@ -76,17 +75,15 @@ def print_decoders(device: torch.device) -> None:
             print(f"| {precision} | {name} | {time_needed:.2f} | {best[0] / time_needed:.1f} |", flush=True)
 
 
-def print_trainings(device: torch.device, sentences: list[int], updates: int) -> None:
+def print_trainings(device: torch.device, sentences: list[int], updates: int, precisions: list[str]) -> None:
     """Whole trainings, with attention and without."""
     print(
         "\n| sentences a batch | products | by graphs | attention, tokens/s | plain, tokens/s |\n|--:|---|---|--:|--:|"
     )
     for size in sentences:
-        text = Bench.draw(updates)
-        whole = np.concatenate(text.batches)
-        once = [whole[begin : begin + size] for begin in range(0, len(whole) - size + 1, size)]
-        text.batches = [*once, *once]  # the first half is where graphs are recorded
-        for precision, by_graphs in product(PRODUCTS, (False, True) if device.type == "cuda" else (False,)):
+        text = Bench.draw(max(2 * WARM_UP, updates * SENTENCES // size), size)
+        text.batches = [*text.batches, *text.batches]  # the first half is where graphs are recorded
+        for precision, by_graphs in product(precisions, (False, True) if device.type == "cuda" else (False,)):
             clocks = [train_ours(text, kind, precision, device, by_graphs) for kind in ("additive", "none")]
             attention, plain = (speed(clock, len(clock) // 2 if by_graphs else WARM_UP) for clock in clocks)
             row = f"| {size:,} | {precision} | {'yes' if by_graphs else 'no'} | {attention:,.0f} | {plain:,.0f} |"
@@ -100,6 +97,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sentences", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--updates", type=int, default=400, help="of 64 sentences; larger batches make fewer of them")
+    parser.add_argument("--precisions", choices=PRODUCTS, nargs="+", default=list(PRODUCTS))
     parser.add_argument("--deterministic", choices=["on", "off"], default="on")
     arguments = parser.parse_args()
     device = resolve(Runtime(device=arguments.device, precision="float32", threads=arguments.threads)).device
@@ -107,7 +105,7 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{arguments.threads} threads"
     print(f"{device.type}, {name}, deterministic {arguments.deterministic}\n")
     print_decoders(device)
-    print_trainings(device, arguments.sentences, arguments.updates)
+    print_trainings(device, arguments.sentences, arguments.updates, arguments.precisions)
 
 
 if __name__ == "__main__":

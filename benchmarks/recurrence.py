@@ -124,7 +124,7 @@ def main() -> None:
         for precision, dtype in PRODUCTS.items():
             works = [*recurrence(shape, dtype, device), *products(shape, dtype, device)]
             if device.type == "cuda":
-                works = [recorded(work, []) for work in works]
+                works = [recorded(work, [], device) for work in works]
             rounds = [[milliseconds(work, device) for work in works] for _ in range(1 + ROUNDS)][1:]
             forward, both, floor, floor_both = (min(column) / shape["target"] for column in zip(*rounds, strict=True))
             print(

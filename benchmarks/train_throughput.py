@@ -48,17 +48,17 @@ Clock = list[tuple[float, int]]
 
 
 class Bench(ParallelText):
-    """A fixed number of batches of 64 sentences of similar lengths, in a drawn order."""
+    """A fixed number of batches of so many sentences of similar lengths, in a drawn order."""
 
     batches: Sequence[np.ndarray]
 
     @classmethod
-    def draw(cls, count: int) -> "Bench":
+    def draw(cls, count: int, sentences: int = SENTENCES) -> "Bench":
         """Batches from all lengths alike."""
         text = cls.open(*(paths.token_store("train", side) for side in paths.SIDES))
         order = np.lexsort((text.source.lengths, text.target.lengths))[:, None]
-        starts = np.random.default_rng(1).permutation(len(order) // SENTENCES)[:count] * SENTENCES
-        text.batches = [order[start : start + SENTENCES] for start in starts]
+        starts = np.random.default_rng(1).permutation(len(order) // sentences)[:count] * sentences
+        text.batches = [order[start : start + sentences] for start in starts]
         return text
 
     def shuffled_plan(self, batch_tokens: int, joining: Joining, keys: Sequence[int]) -> list[np.ndarray]:

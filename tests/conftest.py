@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 from filelock import FileLock
 
 from tests import page_project
@@ -19,6 +20,8 @@ ALLOWED_SKIPS = {
 
 os.environ.update(DVC_NO_ANALYTICS="1", MLFLOW_DISABLE_TELEMETRY="true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels.py then runs on a CPU
 
 hypothesis.settings.register_profile("project", deadline=None, derandomize=os.environ.get("CI") == "true")
 hypothesis.settings.load_profile("project")

@@ -122,6 +122,23 @@ def test_a_training_by_graphs_is_the_same_training(tmp_path: Path, devices: int,
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_recorded_training_is_the_same_training(tmp_path: Path) -> None:
+    """On CUDA: weights, their average and the optimizer's moments after three epochs, with graphs and without."""
+    text = copies(tmp_path)
+    trainers = []
+    for by_graphs in (False, True):
+        model = with_dropout(tiny_model("additive"), 0.2).to("cuda")
+        settings = Train.model_validate(RECIPE)
+        trainer = Trainer(model, text, text, settings, 1, lambda _: None, Team(1), by_graphs)
+        list(trainer.epochs())
+        trainers.append(trainer.checkpoint().tensors)
+    for name, tensor in trainers[0].items():
+        torch.testing.assert_close(
+            trainers[1][name], tensor, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("attention", ["none", "additive", "general"])
 def test_a_recorded_graph_gives_what_its_operations_give(tmp_path: Path, attention: str) -> None:
     """On CUDA: replayed, for several batches of a shape, against the same work without a graph."""

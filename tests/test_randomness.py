@@ -1,8 +1,14 @@
 """Randomness by key."""
 
 import torch
+from torch import Tensor
 
-from nmt.randomness import WideMask, dropout_mask, generator
+from nmt.randomness import WideMask, dropout_masks, generator
+
+
+def dropout_mask(rate: float, width: int, rows: Tensor, *keys: int) -> Tensor | None:
+    """The first of masks of these keys."""
+    return dropout_masks([(rate, width)], rows, *keys)[0]
 
 
 def test_generators_follow_their_keys() -> None:
@@ -26,7 +32,8 @@ def test_a_mask_row_belongs_to_its_sentence() -> None:
 def test_masks_of_other_keys_are_independent() -> None:
     """Seeds, updates and sites give masks that agree no more than chance has it."""
     rows = torch.arange(200)
-    masks = [dropout_mask(0.5, 100, rows, *keys) for keys in [(1, 2, 0), (1, 2, 1), (1, 3, 0), (2, 2, 0)]]
+    masks = dropout_masks([(0.5, 100)] * 2, rows, 1, 2)
+    masks += [dropout_mask(0.5, 100, rows, *keys) for keys in [(1, 3), (2, 2)]]
     for i, one in enumerate(masks):
         for other in masks[i + 1 :]:
             assert one is not None
@@ -49,7 +56,7 @@ def test_masks_keep_the_expectation() -> None:
 def test_a_wide_mask_has_the_same_columns_wherever_they_are_drawn() -> None:
     """At columns of each row's own, repeated or beyond any width, it is the mask of all columns."""
     rows = torch.tensor([7, 3, 9])
-    wide, whole = WideMask.keyed(0.5, rows, 1, 2), dropout_mask(0.5, 65_536, rows, 1, 2)
+    wide, whole = WideMask.keyed(0.5, rows, 1, 2, 0), dropout_mask(0.5, 65_536, rows, 1, 2)
     assert wide is not None
     assert whole is not None
     columns = torch.randint(0, 65_536, (3, 50), generator=torch.Generator().manual_seed(1))
@@ -58,6 +65,12 @@ def test_a_wide_mask_has_the_same_columns_wherever_they_are_drawn() -> None:
 
 
 def test_rate_zero_drops_nothing() -> None:
-    """No mask at all, so nothing is multiplied."""
+    """No mask at all, so nothing is multiplied; masks beside it keep their places."""
     assert dropout_mask(0.0, 4, torch.arange(2), 1) is None
+    none, some = dropout_masks([(0.0, 4), (0.5, 6)], torch.arange(2), 1)
+    assert none is None
+    wide = WideMask.keyed(0.5, torch.arange(2), 1, 1)
+    assert some is not None
+    assert wide is not None
+    assert torch.equal(some, wide.at(torch.arange(6)))
     assert WideMask.keyed(0.0, torch.arange(2), 1) is None

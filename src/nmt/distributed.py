@@ -141,10 +141,12 @@ class Gradients:
     def __init__(self, parameters: Sequence[nn.Parameter], team: Team, stays: bool = False) -> None:
         self.parameters, self.team = parameters, team
         self._rows: Tensor | None = None
+        self._total: Tensor | None = None
         if team.shares > 1 or stays:
             size = 1 + sum(parameter.numel() for parameter in parameters)
             width = -(-size // team.size) * team.size
             self._rows = torch.zeros(len(team.own), width, device=parameters[0].device)
+            self._total = self._rows[0] if team.shares == 1 else torch.empty_like(self._rows[0])
 
     def begin(self, share: int) -> None:
         """Let backward add to the gradients of one of this process's shares, from zero on."""
@@ -154,14 +156,19 @@ class Gradients:
         else:
             self._point_to(self._rows[share].zero_())
 
-    def add(self, losses: Sequence[float]) -> float:
-        """Make the gradients the sum over all shares; these losses are of one's own, and returned is that of all."""
-        if self._rows is None:
+    def add(self, losses: Sequence[float | Tensor]) -> float | Tensor:
+        """Make the gradients the sum over all shares; these losses are of one's own, and returned is that of all.
+
+        The sum lies at the same place each time.
+        """
+        if self._rows is None or self._total is None:
             return losses[0]
-        self._rows[:, -1] = torch.tensor(losses)
-        total = self.team.add(self._rows)
-        self._point_to(total)
-        return total[-1].item()
+        for row, loss in zip(self._rows, losses, strict=True):
+            row[-1] = loss
+        if self.team.shares > 1:
+            self._total.copy_(self.team.add(self._rows))
+            self._point_to(self._total)
+        return self._total[-1]
 
     def _point_to(self, row: Tensor) -> None:
         begin = 0

@@ -1,8 +1,9 @@
-"""Gradients by CUDA graphs: an update's thousands of small operations, recorded once, are launched as one.
+"""Updates by CUDA graphs: an update's hundreds of small operations, recorded once, are launched as two or three.
 
 A graph repeats what was recorded, on the same memory. So batches are padded to one of a few shapes, each with a graph
 of its own, and what differs between two updates (the pieces, whose masks they get, the count of tokens) is written into
-tensors that the graph reads. No two graphs run at the same time, so they share one pool of memory.
+tensors that the graph reads. No two graphs run at the same time, so they share one pool of memory. What follows the
+gradients (clipping, optimizer, average) has one shape and one graph.
 
 Without CUDA nothing can be recorded: the same operations on the same tensors are then carried out each time, which is
 what the tests do.
@@ -41,6 +42,11 @@ def _rounded_up(size: int) -> int:
     return -(-size // step) * step
 
 
+def in_fixed_shape(batch: Batch) -> Batch:
+    """The batch, filled up to its shape."""
+    return batch if batch.fixed else batch.padded_to(*fixed_shape(batch))
+
+
 class Recorder:
     """Adds batches' gradients to those of a model's parameters, whose memory must stay the same for each `place`."""
 
@@ -54,8 +60,8 @@ class Recorder:
 
         `place` names the memory of the gradients. The returned tensor is overwritten by the next call.
         """
-        shape = fixed_shape(batch)
-        padded = batch.padded_to(*shape)
+        padded = in_fixed_shape(batch)
+        shape = fixed_shape(padded)
         graph = self._graphs.get((place, shape))
         if graph is None:
             graph = self._graphs[place, shape] = _Graph(self._model, self._smoothing, self._seed, padded, self._pool)
@@ -71,9 +77,8 @@ class _Graph:
         self._batch = batch.copy_to(device)
         self._update = torch.zeros((), dtype=torch.int64, device=device)
         self._tokens, self._plain = torch.ones((), device=device), torch.zeros((), device=device)
-        self._replay: Callable[[], None] = self._work
-        if device.type == "cuda":
-            self._replay = recorded(self._work, list(model.parameters()), pool)
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        self._replay = recorded(self._work, gradients, device, pool)
 
     def _work(self) -> None:
         masks = self._model.masks(self._batch.rows, self._seed, self._update)
@@ -90,13 +95,82 @@ class _Graph:
         return self._plain
 
 
-def recorded(work: Callable[[], None], parameters: Sequence[nn.Parameter], pool: Any = None) -> Callable[[], None]:
-    """`work` as a graph, which leaves the parameters' gradients as they are while it is recorded.
+class RecordedStep:
+    """Clips the gradients, takes the optimizer's step and moves the average after the weights.
 
-    It is carried out once before: libraries then have what they allocate at first use.
+    `rate` is what the optimizer reads its learning rate from. The gradients must stay where they were at the first
+    call.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    kept = [gradient.clone() for gradient in gradients]
+
+    def __init__(
+        self, model: Seq2Seq, averaged: Seq2Seq, optimizer: torch.optim.Optimizer, clip_norm: float, rate: Tensor
+    ) -> None:
+        self._weights: list[Tensor] = list(model.parameters())
+        self._averages: list[Tensor] = list(averaged.parameters())
+        self._optimizer, self._clip_norm, self._rate = optimizer, clip_norm, rate
+        self._share = torch.zeros_like(rate)
+        self._norm = torch.zeros((), device=model.device)
+        self._replay: Callable[[], None] | None = None
+
+    @torch.no_grad()
+    def norm(self) -> Tensor:
+        """The gradients' norm before they are clipped; to be asked for before each `run`."""
+        self._norm.copy_(nn.utils.get_total_norm(self._gradients()))
+        return self._norm
+
+    def run(self, rate: float, share: float) -> None:
+        """With this learning rate; the average goes this share of its way to the weights."""
+        self._rate.fill_(rate)
+        self._share.fill_(share)
+        if self._replay is None:
+            self._replay = self._recorded()
+        self._replay()
+
+    @torch.no_grad()
+    def _work(self) -> None:
+        nn.utils.clip_grads_with_norm_(self._weights, self._clip_norm, self._norm)
+        self._optimizer.step()
+        ways = torch._foreach_sub(self._weights, self._averages)
+        torch._foreach_mul_(ways, self._share)
+        torch._foreach_add_(self._averages, ways)
+
+    def _recorded(self) -> Callable[[], None]:
+        first = not self._optimizer.state
+        changed = [*self._gradients(), *self._weights, *self._averages, *self._moments()]
+        replay = recorded(self._work, changed, self._norm.device)
+        if first:  # the optimizer has begun to count while that was recorded
+            for moment in self._moments():
+                moment.zero_()
+        return replay
+
+    def _gradients(self) -> list[Tensor]:
+        return [weight.grad for weight in self._weights if weight.grad is not None]
+
+    def _moments(self) -> list[Tensor]:
+        return [tensor for state in self._optimizer.state.values() for tensor in state.values()]
+
+
+def recorded(
+    work: Callable[[], None], changed: Sequence[Tensor], device: torch.device, pool: Any = None
+) -> Callable[[], None]:
+    """`work` as a graph, which leaves the tensors that it changes as they are while it is recorded.
+
+    It is carried out once before: libraries then have what they allocate at first use. Without CUDA it is carried out
+    once, too, and what is returned is the work itself.
+    """
+    kept = [tensor.detach().clone() for tensor in changed]
+    replay = _captured(work, pool) if device.type == "cuda" else _tried(work)
+    for tensor, before in zip(changed, kept, strict=True):
+        tensor.detach().copy_(before)
+    return replay
+
+
+def _tried(work: Callable[[], None]) -> Callable[[], None]:
+    work()
+    return work
+
+
+def _captured(work: Callable[[], None], pool: Any) -> Callable[[], None]:
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -105,6 +179,4 @@ def recorded(work: Callable[[], None], parameters: Sequence[nn.Parameter], pool:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool):
         work()
-    for gradient, before in zip(gradients, kept, strict=True):
-        gradient.copy_(before)
     return graph.replay

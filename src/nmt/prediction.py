@@ -20,14 +20,14 @@ state, G gates of the first layer, E embedding, X = G or, with a deep read-out, 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from nmt.model.attention import AdditiveAttention, GeneralAttention, NoAttention
 from nmt.model.cells import State, step
-from nmt.model.decoder import Decoder, DecoderState
+from nmt.model.decoder import Decoder, DecoderState, Memory
 from nmt.model.encoder import RecurrentLayer
 from nmt.model.normalization import Norm, normalize
 from nmt.model.products import Factor
@@ -45,22 +45,15 @@ _CACHED_CELLS = 2**17
 class Source:
     """What a step reads of the source sentences; for one search only, whose first wide step projects the values."""
 
-    values_ASX: Tensor
-    """The attention's values; or, `projected`, what they are for gates and read-out. A lexical model's end with the
-    embeddings of the source."""
-    keys_ASK: Tensor
-    """Of additive attention exp(2 key), as `nmt.model.scorers.AdditiveScorer` has it."""
-    absent_AS: Tensor
-    """True at padding."""
-    start: DecoderState
+    memory: Memory
+    """The keys of additive attention are exp(2 key), as `nmt.model.scorers.AdditiveScorer` has them."""
     projected: bool
+    """Whether the values are what they are for gates and read-out; a lexical model's end with the source's embeddings
+    in any case."""
 
     def select(self, index_A: Tensor) -> "Source":
         """Those of these sentences, in this order."""
-        values, keys, absent = (
-            each.index_select(0, index_A) for each in (self.values_ASX, self.keys_ASK, self.absent_AS)
-        )
-        return Source(values, keys, absent, self.start.select(index_A), self.projected)
+        return Source(self.memory.select(index_A), self.projected)
 
 
 class _Layer:
@@ -109,29 +102,28 @@ class Predictor:
         """Read source sentences (pieces + eos, padded with PAD) [A, S] of these lengths [A]."""
         assert _versions(self._model) == self._versions, "a model that has changed needs a new predictor"
         memory = self._model.encode(source_AS, lengths_A)
-        keys = memory.keys_BSA
         if self._query_size:
-            keys = _grown(keys.clamp(-SATURATED, SATURATED))
-        source = Source(memory.values_BSC, keys, memory.absent_BS, memory.start, projected=False)
+            memory = replace(memory, keys_BSA=_grown(memory.keys_BSA.clamp(-SATURATED, SATURATED)))
+        source = Source(memory, projected=False)
         if not self._model.has_attention:
             self._project_values(source)
         return source
 
-    def start(self, memory: Source) -> DecoderState:
+    def start(self, source: Source) -> DecoderState:
         """The decoder's state before the first word."""
-        return memory.start
+        return source.memory.start
 
     def step(
-        self, memory: Source, state: DecoderState, previous_R: Tensor, places: Places
+        self, source: Source, state: DecoderState, previous_R: Tensor, places: Places
     ) -> tuple[Tensor, DecoderState, Tensor | None]:
         """One step of prediction: logits [R, V], the next state, the attention weights [R, S]."""
         top_RH = state.tensors[0][-1]
         query_and_gates = self._layers[-1].recurrent(top_RH)
         query_RK = query_and_gates[:, : self._query_size] if self._query_size else top_RH
-        if places.width > 1 and not memory.projected:
-            self._project_values(memory)
-        sources_RX, weights_RS = self._attend(query_RK, memory, places)
-        if not memory.projected:
+        if places.width > 1 and not source.projected:
+            self._project_values(source)
+        sources_RX, weights_RS = self._attend(query_RK, source, places)
+        if not source.projected:
             sources_RX = self._project(sources_RX)
         inputs_RX = self._words(previous_R) + sources_RX[:, : self._inputs_size]
         inputs_RG, handed_on = inputs_RX[:, : self._gates], top_RH
@@ -157,7 +149,8 @@ class Predictor:
 
     def _project_values(self, source: Source) -> None:
         """From here on values are projected, not contexts: as soon as a sentence has more hypotheses than one."""
-        source.values_ASX, source.projected = self._project(source.values_ASX), True
+        source.memory = replace(source.memory, values_BSC=self._project(source.memory.values_BSC))
+        source.projected = True
 
     def _project(self, values_C: Tensor) -> Tensor:
         """What values or contexts [..., C] are for gates and read-out [..., X]; embeddings follow as they are."""
@@ -198,7 +191,7 @@ def _attend(attention: torch.nn.Module) -> _Attend:
 
 def _summary(query_RK: Tensor, source: Source, places: Places) -> tuple[Tensor, None]:
     """The one position there is, whatever the query."""
-    parts_AX = source.values_ASX[:, 0]
+    parts_AX = source.memory.values_BSC[:, 0]
     return parts_AX if places.one_each else parts_AX.index_select(0, places.sentence_R(parts_AX.device)), None
 
 
@@ -206,9 +199,10 @@ def _look(
     score: Callable[[Tensor, Tensor], Tensor], query_RK: Tensor, source: Source, places: Places
 ) -> tuple[Tensor, Tensor]:
     """The softmax of the scores over real source words, and the values' sum under it."""
-    scores_AWS = score(places.spread(query_RK), source.keys_ASK)
-    weights_AWS = torch.softmax(scores_AWS.masked_fill_(source.absent_AS[:, None], -torch.inf), dim=-1)
-    return places.collect(weights_AWS @ source.values_ASX), places.collect(weights_AWS)
+    values_ASX, keys_ASK, absent_AS = source.memory.values_BSC, source.memory.keys_BSA, source.memory.absent_BS
+    scores_AWS = score(places.spread(query_RK), keys_ASK)
+    weights_AWS = torch.softmax(scores_AWS.masked_fill_(absent_AS[:, None], -torch.inf), dim=-1)
+    return places.collect(weights_AWS @ values_ASX), places.collect(weights_AWS)
 
 
 def _grown(tensor: Tensor) -> Tensor:

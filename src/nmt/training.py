@@ -24,7 +24,7 @@ from nmt.checkpoint import Checkpoint
 from nmt.config import Schedule, Train
 from nmt.distributed import Gradients, Team
 from nmt.errors import UserError
-from nmt.graphs import Recorder
+from nmt.graphs import RecordedStep, Recorder, in_fixed_shape
 from nmt.model.seq2seq import Seq2Seq
 
 
@@ -109,14 +109,19 @@ class Trainer:
         self.history: list[EpochResult] = []
         self.best = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+        rate = torch.tensor(settings.learning_rate, device=model.device)
         self.optimizer = kind(
             model.parameters(),
-            lr=settings.learning_rate,
+            lr=rate if by_graphs else settings.learning_rate,
             betas=(settings.betas[0], settings.betas[1]),
             weight_decay=settings.weight_decay,
             fused=True,
+            capturable=by_graphs and model.device.type == "cuda",
         )
         self.recorder = Recorder(model, settings.label_smoothing, seed) if by_graphs else None
+        self.recorded_step: RecordedStep | None = None
+        if by_graphs:
+            self.recorded_step = RecordedStep(model, self.averaged, self.optimizer, settings.clip_norm, rate)
         self.gradients = Gradients(list(model.parameters()), self.team, stays=by_graphs)
 
     @property
@@ -160,25 +165,24 @@ class Trainer:
             source_tokens=int(sources.sum()),
             target_tokens=int(targets.sum()),
             pairs=int((sources * targets).sum()),
-            shares=[[text.batch(part) for part in share] for share in shares],
+            shares=[[self._in_shape(text.batch(part)) for part in share] for share in shares],
         )
+
+    def _in_shape(self, batch: Batch) -> Batch:
+        return batch if self.recorder is None else in_fixed_shape(batch)
 
     def _update(self, work: Work, place: int, batches: int) -> None:
         settings, progress = self.settings, self.progress
         rate = learning_rate(settings, progress.updates, (progress.epoch + place / batches) / settings.max_epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        plain = self._gradients(work)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
-        if not (math.isfinite(plain) and math.isfinite(norm.item())):
+        plain, norm = self._gradients(work)
+        if not (math.isfinite(plain) and math.isfinite(norm)):
             raise UserError(
                 f"loss or gradient is not finite at update {progress.updates + 1} "
                 f"(epoch {progress.epoch + 1}, batch {place + 1} of {batches}, "
                 f"examples that begin with train lines {_some(work.examples[:, 0])}): "
                 "lower train.learning_rate, lengthen the warm-up, or look at those lines"
             )
-        self.optimizer.step()
-        self._average()
+        self._step(rate)
         progress.updates += 1
         progress.learning_rate = rate
         progress.batch = place + 1
@@ -192,30 +196,48 @@ class Trainer:
             UpdateResult(progress.epoch + 1, progress.updates, place + 1, batches, work.target_tokens, mean, rate)
         )
 
-    def _gradients(self, work: Work) -> float:
-        """Set the gradients of the loss per token of the whole batch; returns its plain loss, summed, in nats."""
+    def _gradients(self, work: Work) -> tuple[float, float]:
+        """Set the gradients of the loss per token of the whole batch, clipped but where graphs will do it (`_step`).
+
+        Returns the plain loss, summed, in nats, and the norm of the gradients before they are clipped.
+        """
         losses = []
         for share, parts in enumerate(work.shares):
             self.gradients.begin(share)
             losses.append(sum(self._backward(part, work.target_tokens, share) for part in parts))
-        return self.gradients.add(losses)
+        plain = self.gradients.add(losses)
+        if self.recorded_step is None:
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+            return float(plain), norm.item()
+        both: list[float] = torch.stack([torch.as_tensor(plain), self.recorded_step.norm()]).tolist()
+        return both[0], both[1]
 
-    def _backward(self, part: Batch, tokens: int, share: int) -> float:
+    @torch.no_grad()
+    def _step(self, rate: float) -> None:
+        """Move the weights, and after them their average.
+
+        It is an exponential moving one whose memory grows with the training: young weights are soon forgotten.
+        """
+        updates = self.progress.updates
+        decay = min(self.settings.average_decay, (1.0 + updates) / (10.0 + updates))
+        if self.recorded_step is not None:
+            self.recorded_step.run(rate, 1.0 - decay)
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1.0 - decay)
+
+    def _backward(self, part: Batch, tokens: int, share: int) -> float | Tensor:
         """Add the gradients of a part of a batch of so many tokens; a row's masks are the same in whatever part."""
         if self.recorder is not None:
-            return self.recorder.add_gradients(part, tokens, self.progress.updates, place=share).item()
+            plain = self.recorder.add_gradients(part, tokens, self.progress.updates, place=share)
+            return plain.clone()
         part = part.to(self.model.device)
         masks = self.model.masks(part.rows, self.seed, self.progress.updates)
         loss = self.model.loss(part, self.settings.label_smoothing, masks)
         (loss.smoothed / tokens).backward()  # type: ignore[no-untyped-call]
         return loss.plain.item()
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        """An exponential moving average whose memory grows with the training: young weights are soon forgotten."""
-        updates = self.progress.updates
-        decay = min(self.settings.average_decay, (1.0 + updates) / (10.0 + updates))
-        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1.0 - decay)
 
     def _finish_epoch(self) -> EpochResult:
         progress = self.progress

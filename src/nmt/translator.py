@@ -261,8 +261,8 @@ class Translator:
         shapes = [(len(job.source) + 1, limit) for job, limit in zip(jobs, limits, strict=True)]
         batches = list(similar_shapes(shapes, decoding.batch_sentences, _SEARCH_CELLS // decoding.beam_size))
         found: dict[int, list[Hypothesis]] = {}
-        if self._pool is None and not self._ablation:
-            _ = self._searched  # made once, before several threads ask for it
+        if self._pool is None:
+            self._searchable()  # made once, before several threads ask for it
         work = self._side_by_side(
             Translator._search_batch,
             (([jobs[i] for i in batch], [limits[i] for i in batch], decoding) for batch in batches),
@@ -272,6 +272,10 @@ class Translator:
             if progress:
                 progress(sum(jobs[i].begins_line for i in batch))
         return [found[i] for i in range(len(jobs))]
+
+    def _searchable(self) -> SearchableModel[Any, Any]:
+        """A disturbed model is searched as it is: a predictor would not see what disturbs it."""
+        return self._one_model() if self._ablation else self._searched
 
     def _search_batch(
         self, jobs: Sequence["_Job"], limits: Sequence[int], decoding: Decoding
@@ -285,7 +289,7 @@ class Translator:
             else functools.partial(beam_search, beam_size=decoding.beam_size, n_best=decoding.n_best)
         )  # fmt: skip
         found = search(
-            self._one_model() if self._ablation else self._searched, source_BS.to(device), lengths_B.to(device),
+            self._searchable(), source_BS.to(device), lengths_B.to(device),
             length_penalty=decoding.length_penalty, coverage_penalty=decoding.coverage_penalty,
             max_lengths_B=limits_B, prefixes_BP=prefixes_BP,
         )  # fmt: skip

@@ -204,12 +204,12 @@ def ingredients(contents: Contents) -> Chart | None:
         Line(
             name=variant,
             colour=variants.index(variant),
-            x=[places[step] + _BESIDE * (i - (len(variants) - 1) / 2) for step in steps],
+            x=[places[step] + _BESIDE * (variants.index(variant) - (len(variants) - 1) / 2) for step in steps],
             y=[middle for middle, _, _ in steps.values()],
             band=([low for _, low, _ in steps.values()], [high for _, _, high in steps.values()]),
             joined=False,  # a model may have been trained at some steps only
         )
-        for i, (variant, steps) in enumerate(study_table.intervals(lines).items())
+        for variant, steps in study_table.intervals(lines).items()
     ]
     ticks = {place: str(int(place) + 1) for place in places.values()}
     svg = charts.chart("ingredients", drawn, "step of the table", ticks, from_zero=False)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.model.products import Factor, operand
+from nmt.model.products import Factor, operand, product
 
 CHUNK = 2048
 """Tokens whose logits exist at one time; it bounds memory and changes no result beyond the order of a sum."""
@@ -75,7 +75,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
                 continue
             probabilities[torch.arange(len(goal), device=goal.device), goal.squeeze(-1)] -= 1.0 - smoothing
             gradient = probabilities
-            d_readout[span] = gradient @ factor
+            d_readout[span] = product(gradient, factor.t())
             d_readout[span] -= smoothing * mean_weight
             d_chunk = torch.sub(gradient.t() @ inputs, share * readout[span].sum(0), out=None if begin else d_weight)
             if begin:

@@ -4,18 +4,65 @@ The sum inside a bfloat16 product is float32 in the hardware; what comes out is 
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """`inputs @ weight.T + bias`; the product alone runs in `dtype` when that is bfloat16."""
-    if dtype is not torch.bfloat16:
+    if inputs.dtype is not torch.float32:
         return functional.linear(inputs, weight, bias)
-    result = functional.linear(inputs.to(dtype), weight.to(dtype)).to(inputs.dtype)
-    return result if bias is None else result + bias
+    apply: Callable[..., Tensor] = _Linear.apply
+    return apply(inputs, weight, bias, dtype)
+
+
+class _Linear(torch.autograd.Function):
+    """What autograd would do, by the fastest product that there is for each of the three."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        rows, factor = operand(inputs, dtype).flatten(0, -2), operand(weight, dtype)
+        ctx.save_for_backward(rows, factor)
+        ctx.size, ctx.biased = inputs.shape, bias is not None
+        return product(rows, factor, bias).view(*inputs.shape[:-1], len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_result: Tensor) -> Any:
+        rows, factor = ctx.saved_tensors
+        d_result = d_result.flatten(0, -2)
+        d_rows = operand(d_result, rows.dtype)
+        d_inputs = d_weight = d_bias = None
+        if ctx.needs_input_grad[0]:
+            d_inputs = product(d_rows, factor.t()).view(ctx.size)
+        if ctx.needs_input_grad[1]:
+            d_weight = weight_gradient(d_rows, rows)
+        if ctx.biased and ctx.needs_input_grad[2]:
+            d_bias = d_result.sum(0)
+        return d_inputs, d_weight, d_bias, None
+
+
+def product(rows_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
+    """`rows @ weight.T + bias` of operands, as float32; the weight may be a transposed one."""
+    if rows_MK.dtype is not torch.bfloat16:
+        if rows_MK.dtype is torch.float32 and _packs(rows_MK.device.type, torch.float32):
+            # Also without packing oneDNN is a tenth faster than BLAS, to which functional.linear goes in float32.
+            result: Tensor = torch.ops.mkldnn._linear_pointwise(rows_MK, weight_NK, bias_N, "none", [], "")
+            return result
+        return functional.linear(rows_MK, weight_NK, bias_N)
+    rounded = (rows_MK @ weight_NK.t()).float()
+    return rounded if bias_N is None else rounded + bias_N
+
+
+def weight_gradient(d_results_MN: Tensor, rows_MK: Tensor) -> Tensor:
+    """`d_results.T @ rows` of operands, as float32 (float64 of such)."""
+    gradient = d_results_MN.t() @ rows_MK
+    return gradient.float() if rows_MK.dtype is torch.bfloat16 else gradient
 
 
 def operand(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,14 +3,18 @@
 A loop of small modules makes autograd keep every intermediate result and accumulate each weight's gradient in T small
 products. Here the loop holds the sequential work only: inputs are projected before it, weight gradients are one product
 after it, and backward is written out. The step-by-step decoder in decoder.py is the readable reference; tests hold both
-together (gradients in float64 included).
+together (gradients in float64 included). On a GPU the commonest of them, a GRU layer, has kernels of its own
+(kernels.py).
 
 `run_sequence`      a GRU or LSTM over given inputs: the encoder's layers and the plain decoder
 `run_attended`      one or more layers of them whose next input holds the context that the last state attended to
 """
 
+import functools
+import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from nmt.model.cells import CELLS, State, Tape, by_step
 from nmt.model.normalization import Norm, make_tape
-from nmt.model.products import Factor, operand, operand_type
+from nmt.model.products import Factor, operand, operand_type, weight_gradient
 from nmt.model.scorers import SCORERS, Scorer
 
 
@@ -39,9 +43,32 @@ def run_sequence(
     mask on the recurrent product's operand, `dtype` the products' type; with a `norm` ([D, 1, G] each) the cells
     normalise. Returns hidden states [T, D, B, H] and, of an LSTM, memories.
     """
+    kernels = _kernels(cell, norm, inputs_TDBG)
+    if kernels is not None:
+        return kernels.run_sequence(inputs_TDBG, start[0], weight_DGH, bias_DG, mask_DBH, dtype), None
     apply: Callable[..., tuple[Tensor, ...]] = _Sequence.apply
     hidden, *memory = apply(cell, dtype, norm, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start, *(norm or ()))
     return hidden, memory[0] if memory else None
+
+
+def _kernels(cell: str, norm: Norm | None, inputs: Tensor) -> ModuleType | None:
+    """kernels.py, where it computes this."""
+    fits = inputs.device.type == "cuda" and inputs.dtype == torch.float32 and cell == "gru" and norm is None
+    return working_kernels(inputs.device) if fits else None
+
+
+@functools.cache
+def working_kernels(device: torch.device) -> ModuleType | None:
+    """kernels.py, if what it needs is there: CUDA builds of torch bring Triton, which calls a C compiler."""
+    try:
+        from nmt.model import kernels
+
+        kernels.try_out(device)
+    except Exception as error:  # whatever a compiler may raise
+        reason = (str(error) or type(error).__name__).partition("\n")[0]
+        print(f"no Triton kernels ({reason}): recurrences take several times as long", file=sys.stderr, flush=True)
+        return None
+    return kernels
 
 
 class _Sequence(torch.autograd.Function):
@@ -121,6 +148,14 @@ def run_attended(
     the top layer hands on [T, B, H], contexts [T, B, C] and weights [T, B, S]; the weights are for looking at and carry
     no gradient.
     """
+    only = layers[0]
+    kernels = _kernels(cell, only.norm, inputs_TBG) if len(layers) == 1 else None
+    if kernels is not None:
+        hidden, contexts, weights = kernels.run_attended(
+            score, dtype, inputs_TBG, keys_BSA, values_BSC, absent_BS, query_weight_AH, score_weight_A,
+            context_weight_GC, only.weight_GH, only.bias_G, only.start[0], only.mask_BH,
+        )  # fmt: skip
+        return hidden, contexts, weights
     learned = [tensor for layer in layers for tensor in _learned(layer)]
     apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Attended.apply
     return apply(
@@ -282,8 +317,7 @@ def _learned(layer: Layer) -> list[Tensor]:
 
 def _weight_gradient(d_results_TBN: Tensor, read_TBK: Tensor) -> Tensor:
     """The gradient [N, K] of a weight over all steps, as one product."""
-    d_results, read = d_results_TBN.flatten(0, 1), read_TBK.flatten(0, 1)
-    return (d_results.to(read.dtype).t() @ read).to(d_results.dtype)
+    return weight_gradient(d_results_TBN.flatten(0, 1).to(read_TBK.dtype), read_TBK.flatten(0, 1))
 
 
 def _masked(hidden: Tensor, mask: Tensor | None, out: Tensor) -> Tensor:

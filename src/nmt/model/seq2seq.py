@@ -15,7 +15,7 @@ from nmt.model.decoder import Decoder, DecoderMasks, DecoderState, Memory
 from nmt.model.encoder import Encoder
 from nmt.model.output import smoothed_cross_entropy
 from nmt.model.products import linear
-from nmt.randomness import WideMask, dropout_mask, generator
+from nmt.randomness import WideMask, dropout_masks, generator
 from nmt.subwords import PAD
 
 if TYPE_CHECKING:
@@ -210,25 +210,28 @@ class Seq2Seq(nn.Module):
     def masks(self, rows_B: Tensor, seed: int, update: int | Tensor) -> Masks:
         """The dropout masks of these examples at this update."""
         settings, rates = self.settings, self.settings.dropout
-        sites = iter(range(100))
-
-        def mask(rate: float, width: int) -> Tensor | None:
-            return dropout_mask(rate, width, rows_B, seed, update, next(sites))
-
         embedding_size, hidden_size = settings.embedding_size, settings.decoder.hidden_size
         encoded_size = self.encoder.output_size
+        sites = [
+            (rates.embedding, embedding_size),
+            (rates.embedding, embedding_size),
+            (rates.output, encoded_size),
+            (rates.output, embedding_size),
+            *[(rates.recurrent, encoded_size)] * settings.encoder.layers,
+            *[(rates.recurrent, hidden_size)] * settings.decoder.layers,
+            (rates.output, hidden_size),
+        ]
+        drawn = dropout_masks(sites, rows_B, seed, update)
+        source, target, encoder_output, readout, *recurrent, output = drawn
         return Masks(
-            source_embedding=mask(rates.embedding, embedding_size),
-            target_embedding=mask(rates.embedding, embedding_size),
-            encoder_output=mask(rates.output, encoded_size),
-            readout=mask(rates.output, embedding_size),
-            encoder_recurrent=[mask(rates.recurrent, encoded_size) for _ in range(settings.encoder.layers)],
-            decoder=DecoderMasks(
-                [mask(rates.recurrent, hidden_size) for _ in range(settings.decoder.layers)],
-                mask(rates.output, hidden_size),
-            ),
-            source_words=WideMask.keyed(rates.word, rows_B, seed, update, next(sites)),
-            target_words=WideMask.keyed(rates.word, rows_B, seed, update, next(sites)),
+            source_embedding=source,
+            target_embedding=target,
+            encoder_output=encoder_output,
+            readout=readout,
+            encoder_recurrent=recurrent[: settings.encoder.layers],
+            decoder=DecoderMasks(recurrent[settings.encoder.layers :], output),
+            source_words=WideMask.keyed(rates.word, rows_B, seed, update, len(sites)),
+            target_words=WideMask.keyed(rates.word, rows_B, seed, update, len(sites) + 1),
         )
 
     def parameters_by_part(self) -> dict[str, int]:
