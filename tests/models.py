@@ -16,6 +16,7 @@ def model_settings(
     dropout: float = 0.0,
     layer_norm: bool = False,
     residual: bool = False,
+    word_query: bool = False,
     lexical: bool = False,
     tie_embeddings: bool = False,
 ) -> Model:
@@ -36,6 +37,7 @@ def model_settings(
             "tie_embeddings": tie_embeddings,
             "layer_norm": layer_norm,
             "residual": residual,
+            "word_query": word_query,
             "lexical": lexical,
             "dropout": {"word": dropout, "embedding": dropout, "recurrent": dropout, "output": dropout},
         }
@@ -56,6 +58,7 @@ def learning_model(encoder_size: int) -> Model:
             "tie_embeddings": False,
             "layer_norm": False,
             "residual": False,
+            "word_query": False,
             "lexical": False,
             "dropout": {"word": 0.0, "embedding": 0.0, "recurrent": 0.0, "output": 0.0},
         }

@@ -38,7 +38,7 @@ def model_with_gradients(attention: str, **settings: object) -> Seq2Seq:
     [
         ("none", {}),
         ("additive", {}),
-        ("additive", {"lexical": True}),
+        ("additive", {"lexical": True, "word_query": True}),
         ("additive", {"cell": "lstm", "encoder_layers": 2, "decoder_layers": 2, "residual": True, "layer_norm": True}),
         ("general", {"readout": "state", "bidirectional": False}),
         ("dot", {"tie_embeddings": True, "vocabulary": (11, 11)}),

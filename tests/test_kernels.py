@@ -65,10 +65,12 @@ def test_a_sequence(dtype: torch.dtype, masked: bool, directions: int, size: int
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("masked", "asked"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize(("score", "key_size"), [("additive", 24), ("dot", 20)])
 @pytest.mark.parametrize("length", [1, 5, 19])
-def test_an_attended_sequence(dtype: torch.dtype, masked: bool, score: str, key_size: int, length: int) -> None:
+def test_an_attended_sequence(
+    dtype: torch.dtype, masked: bool, asked: bool, score: str, key_size: int, length: int
+) -> None:
     """States, contexts, weights and all gradients; no weight falls on padding."""
     torch.manual_seed(1)
     steps, batch, size, value_size = 4, 3, 20, 28
@@ -81,13 +83,14 @@ def test_an_attended_sequence(dtype: torch.dtype, masked: bool, score: str, key_
     mask = drop_out(batch, size) if masked else None
     attended = [given, keys, values, absent, query_weight, score_weight, context_weight]
     layer = Layer(weight, bias, (start,), mask, None, None, None)
-    expected = run_attended("gru", score, dtype, *attended, [layer], None, False)
-    arguments = [elsewhere(tensor) for tensor in (*attended, weight, bias, start, mask)]
+    more = learned(steps, batch, key_size) if asked else None
+    expected = run_attended("gru", score, dtype, *attended, [layer], None, False, more)
+    arguments = [elsewhere(tensor) for tensor in (*attended, weight, bias, start, mask, more)]
     ours = kernels.run_attended(score, dtype, *arguments)
     outside = [torch.randn_like(result) for result in expected[:2]]
     leaves, leaves_there = (
         [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
-        for tensors in ([*attended, weight, bias, start], arguments)
+        for tensors in ([*attended, weight, bias, start, more], arguments)
     )
     gradients = torch.autograd.grad(expected[:2], leaves, outside)
     gradients_there = torch.autograd.grad(ours[:2], leaves_there, [each.to(DEVICE) for each in outside])
@@ -141,7 +144,9 @@ def test_where_kernels_cannot_be_built_the_loop_is_taken(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("attention", ["none", "additive", "general"])
-@pytest.mark.parametrize("settings", [{}, {"lexical": True}, {"encoder_layers": 2, "decoder_layers": 2}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"lexical": True, "word_query": True}, {"encoder_layers": 2, "decoder_layers": 2}]
+)
 def test_a_model_on_a_gpu_is_the_model_on_a_cpu(tmp_path: Path, attention: str, settings: dict[str, object]) -> None:
     """Loss and gradients of batch after batch, dropout included; of two layers the encoder has kernels, too."""
     text = copies(tmp_path)

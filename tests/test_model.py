@@ -53,7 +53,8 @@ def textbook_step(
     assert isinstance(attention, AdditiveAttention)
     energies = []
     for position in range(length):
-        inner = attention.query.weight @ state + attention.key.weight @ memory_values[position][:8] + attention.key.bias
+        query = torch.cat([state, model.target_embedding.weight[word]]) if decoder.word_query else state
+        inner = attention.query.weight @ query + attention.key.weight @ memory_values[position][:8] + attention.key.bias
         energies.append(attention.weight @ torch.tanh(inner))
     alpha = torch.exp(torch.stack(energies)) / torch.exp(torch.stack(energies)).sum()
     context = torch.stack([alpha[position] * memory_values[position] for position in range(length)]).sum(0)
@@ -74,10 +75,10 @@ def textbook_step(
     return model.target_embedding.weight @ readout + model.output.bias, new
 
 
-@pytest.mark.parametrize("lexical", [False, True])
-def test_the_whole_model_is_the_textbook_equations(lexical: bool) -> None:
+@pytest.mark.parametrize(("lexical", "word_query"), [(False, False), (True, False), (True, True)])
+def test_the_whole_model_is_the_textbook_equations(lexical: bool, word_query: bool) -> None:
     """Logits and gradients of a teacher-forced sentence equal the equations written out, in float64."""
-    model = tiny_model("additive", lexical=lexical).double()
+    model = tiny_model("additive", lexical=lexical, word_query=word_query).double()
     source, lengths = random_sentences(model, seed=1, side="source", batch=2)
     memory = model.encode(source, lengths)
     words = [2, 5, 7, 6]
@@ -367,6 +368,8 @@ def test_dot_needs_equal_sizes() -> None:
     )
     with pytest.raises(UserError, match=r"set model\.decoder\.hidden_size"):
         Seq2Seq(settings, "dot", 13, 11)
+    with pytest.raises(UserError, match=r"set model\.word_query to false"):
+        tiny_model("dot", word_query=True)
 
 
 def test_dot_products_are_scaled() -> None:

@@ -70,8 +70,12 @@ def naming(name: str) -> Callable[[str], str]:
 def test_whole_sequence_decoder_equals_the_step_by_step_one(
     attention: str, layers: int, residual: bool, lexical: bool, cell: str, layer_norm: bool, dropout: bool
 ) -> None:
-    """Outputs and each parameter's gradient agree, whatever the cell, attention, depth, normalisation and dropout."""
-    depth = {"decoder_layers": layers, "residual": residual, "lexical": lexical}
+    """Outputs and each parameter's gradient agree, whatever the cell, attention, depth, normalisation and dropout.
+
+    With a word in the query wherever the last but one of these is, for all attentions that have a place for it.
+    """
+    word_query = layer_norm and attention != "dot"
+    depth = {"decoder_layers": layers, "residual": residual, "lexical": lexical, "word_query": word_query}
     model = tiny_model(attention, cell=cell, layer_norm=layer_norm, **depth)
     model = disturbed(with_dropout(model, 0.3).double())
     expected, expected_gradients = decoded(model, by_steps=True, dropout=dropout)

@@ -30,7 +30,7 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 _SHOWN = 5
 FILES = (WEIGHTS, CONFIG, "source.model", "target.model")
-_YOUNGER = {"tie_embeddings": False, "residual": False, "lexical": False}
+_YOUNGER = {"tie_embeddings": False, "residual": False, "word_query": False, "lexical": False}
 _YOUNGER_RATES = {"word": 0.0}
 """What parameters younger than the format are in a bundle that does not name them: it was made without."""
 

@@ -158,6 +158,8 @@ class Model(Section):
     layer_norm: bool
     residual: bool
     """Whether each layer but the first hands on the sum of its states and its input."""
+    word_query: bool
+    """Whether attention's query is the state beside the word that is read next; of the state alone else."""
     lexical: bool
     """Whether attention fetches the words' embeddings, too, from where a way leads to the output; plain has none."""
     dropout: DropoutRates

@@ -83,7 +83,8 @@ class Predictor:
         self._model, decoder = model, model.decoder
         self._residual, self._deep, self._embedding_size = decoder.residual, decoder.deep, decoder.embedding_size
         attention, layers = decoder.attention, decoder.recurrent
-        query_KH = attention.query.weight if isinstance(attention, AdditiveAttention) else None
+        state_size = layers[-1].hidden_weight.shape[2]
+        query_KH = attention.query.weight[:, :state_size] if isinstance(attention, AdditiveAttention) else None
         self._query_size = 0 if query_KH is None else len(query_KH)
         self._layers = [
             _Layer(layer, i == 0, query_KH if i == len(layers) - 1 else None) for i, layer in enumerate(layers)
@@ -91,6 +92,9 @@ class Predictor:
         self._attend = _attend(attention)
         words_XE, contexts_XC, bias_X, state_EH = _parts(decoder)
         self._gates, self._inputs_size = layers[0].input_bias.shape[1], len(bias_X)
+        if decoder.word_query and model.has_attention:
+            asking_KE = _asking(attention, state_size)
+            words_XE, bias_X = torch.cat([words_XE, asking_KE]), torch.cat([bias_X, bias_X.new_zeros(len(asking_KE))])
         self._words = _words(model.target_embedding.weight, words_XE, bias_X)
         self._contexts = _factor(contexts_XC)
         self._readout = _factor(state_EH, None if decoder.deep else decoder.readout.bias)
@@ -122,10 +126,11 @@ class Predictor:
         query_RK = query_and_gates[:, : self._query_size] if self._query_size else top_RH
         if places.width > 1 and not source.projected:
             self._project_values(source)
-        sources_RX, weights_RS = self._attend(query_RK, source, places)
+        words_RX = self._words(previous_R)
+        sources_RX, weights_RS = self._attend(self._asked(query_RK, words_RX[:, self._inputs_size :]), source, places)
         if not source.projected:
             sources_RX = self._project(sources_RX)
-        inputs_RX = self._words(previous_R) + sources_RX[:, : self._inputs_size]
+        inputs_RX = words_RX[:, : self._inputs_size] + sources_RX[:, : self._inputs_size]
         inputs_RG, handed_on = inputs_RX[:, : self._gates], top_RH
         new: list[State] = []
         for i, layer in enumerate(self._layers):
@@ -146,6 +151,12 @@ class Predictor:
             readout_RE = readout_RE + words_RE + self._lexical(words_RE).tanh_()
         tensors = tuple(torch.stack(column) for column in zip(*new, strict=True))
         return self._output(readout_RE), DecoderState(tensors), weights_RS
+
+    def _asked(self, state_RK: Tensor, word_RK: Tensor) -> Tensor:
+        """The query, of what state and word ask for; general attention's words stand beside its states."""
+        if not word_RK.shape[1]:
+            return state_RK
+        return state_RK + word_RK if self._query_size else torch.cat([state_RK, word_RK], dim=1)
 
     def _project_values(self, source: Source) -> None:
         """From here on values are projected, not contexts: as soon as a sentence has more hypotheses than one."""
@@ -222,6 +233,14 @@ def _parts(decoder: Decoder) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     )
     words, contexts = torch.cat([words_GE, words_EE]), torch.cat([contexts_GC, contexts_EC])
     return words, contexts, torch.cat([first.input_bias[0], readout.bias]), state_EH
+
+
+def _asking(attention: torch.nn.Module, state_size: int) -> Tensor:
+    """The weight [K, E] by which words enter a query."""
+    if isinstance(attention, AdditiveAttention):
+        return attention.query.weight[:, state_size:]
+    assert isinstance(attention, GeneralAttention)
+    return torch.eye(attention.key_size - state_size, device=attention.scale.device, dtype=attention.scale.dtype)
 
 
 def _words(embedding_VE: Tensor, weight_XE: Tensor, bias_X: Tensor) -> Callable[[Tensor], Tensor]:

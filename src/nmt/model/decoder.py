@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from nmt.model.attention import AdditiveAttention, Attention, GeneralAttention, NoAttention
 from nmt.model.cells import State, step
@@ -70,6 +71,9 @@ class Decoder(nn.Module):
     With `residual`, a layer above the first hands on, to the next one and to the readout, the sum of its state and its
     input, before dropout (Wu et al. 2016, section 3.1). The query is the state alone, as it is what is carried on.
 
+    With `word_query` the query is the state beside the embedding of the word that the step reads: what was written last
+    can say what is to be looked at now. The state alone, by which the word before was written, does not know it.
+
     If it is `lexical`, the end of a context is a mean of the source words' embeddings, as wide as those it writes.
     """
 
@@ -84,10 +88,11 @@ class Decoder(nn.Module):
         readout: Literal["state", "deep"],
         normalized: bool,
         residual: bool,
+        word_query: bool,
         lexical: bool,
     ) -> None:
         super().__init__()
-        self.residual = residual
+        self.residual, self.word_query = residual, word_query
         self.context_size = context_size
         self.embedding_size = embedding_size
         self.attention = attention
@@ -121,11 +126,13 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, Tensor, DecoderState, Tensor | None]:
         """One word: what the top layer hands on [B, H], the context [B, C], the next state, the weights [B, S].
 
-        The query is the top layer's state after the previous word.
+        The query is the top layer's state after the previous word, perhaps beside the word that is read now.
         """
         recurrent_masks = masks.recurrent if masks else [None] * len(self.layers)
-        query_BH = _masked(state.tensors[0][-1], recurrent_masks[-1])
-        context_BC, weights_BS = self.attention(query_BH, memory.keys_BSA, memory.values_BSC, memory.absent_BS)
+        query_BQ = _masked(state.tensors[0][-1], recurrent_masks[-1])
+        if self.word_query:
+            query_BQ = torch.cat([query_BQ, embedded_BE], dim=-1)
+        context_BC, weights_BS = self.attention(query_BQ, memory.keys_BSA, memory.values_BSC, memory.absent_BS)
         inputs_BI = torch.cat([embedded_BE, context_BC], dim=-1)
         new: list[State] = []
         handed_on: list[Tensor] = []
@@ -178,15 +185,20 @@ class Decoder(nn.Module):
         first, attention = self.recurrent[0], self.attention
         sizes = [self.embedding_size, memory.values_BSC.shape[-1]]
         word_weight, context_weight = torch.split(first.input_weight[0], sizes, dim=-1)
+        size = first.hidden_weight.shape[-1]
         query_weight: Tensor
         score_weight: Tensor
+        asked_TBA: Tensor | None = None
         if isinstance(attention, AdditiveAttention):
-            query_weight, score_weight = attention.query.weight, attention.weight
+            query_weight, score_weight = attention.query.weight[:, :size], attention.weight
+            if self.word_query:
+                asked_TBA = linear(embedded_TBE, attention.query.weight[:, size:], None, dtype)
         else:
             assert isinstance(attention, GeneralAttention)
-            size = first.hidden_weight.shape[-1]
-            query_weight = torch.eye(size, dtype=embedded_TBE.dtype, device=embedded_TBE.device)
+            query_weight = torch.eye(attention.key_size, size, dtype=embedded_TBE.dtype, device=embedded_TBE.device)
             score_weight = attention.scale
+            if self.word_query:
+                asked_TBA = pad(embedded_TBE, (size, 0))
         layers = [
             Layer(
                 layer.hidden_weight[0], layer.hidden_bias[0], tuple(tensor[i] for tensor in memory.start.tensors), mask,
@@ -198,7 +210,7 @@ class Decoder(nn.Module):
         return run_attended(
             first.cell.name, attention.score, dtype, linear(embedded_TBE, word_weight, first.input_bias[0], dtype),
             memory.keys_BSA, memory.values_BSC, memory.absent_BS,
-            query_weight, score_weight, context_weight, layers, masks.output, self.residual,
+            query_weight, score_weight, context_weight, layers, masks.output, self.residual, asked_TBA,
         )  # fmt: skip
 
     def _decode_by_steps(

@@ -115,8 +115,9 @@ def _cell_backward(
 
 @triton.jit
 def _attend_forward(
-    query, query_row, keys, score_weight, absent, values, weights, context, read, length,
-    ADDITIVE: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, PLACES: tl.constexpr, COLUMNS: tl.constexpr,
+    query, query_row, more, keys, score_weight, absent, values, weights, context, read, length,
+    ADDITIVE: tl.constexpr, MORE: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr,
+    PLACES: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Scores, their softmax and the values' mean under it for a sentence; the context also as an operand."""
     sentence = tl.program_id(0)
@@ -127,6 +128,8 @@ def _attend_forward(
         column = begin + columns
         inside = column < KEY
         asked = tl.load(query + sentence * query_row + column, mask=inside, other=0.0).to(tl.float32)
+        if MORE:
+            asked += tl.load(more + sentence * KEY + column, mask=inside, other=0.0)
         tile = within[:, None] & inside[None, :]
         key = tl.load(keys + (sentence * length + place[:, None]) * KEY + column[None, :], mask=tile, other=0.0)
         if ADDITIVE:
@@ -153,9 +156,10 @@ def _attend_forward(
 
 @triton.jit
 def _attend_backward(
-    query, query_row, keys, score_weight, values, weights, outer, through, d_context, d_query, d_query_row,
+    query, query_row, more, keys, score_weight, values, weights, outer, through, d_context, d_query, d_query_row,
     d_keys, d_factors, length,
-    ADDITIVE: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, PLACES: tl.constexpr, COLUMNS: tl.constexpr,
+    ADDITIVE: tl.constexpr, MORE: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr,
+    PLACES: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """The gradients of a context, its query, the keys and the score's weight; the last two are added to."""
     sentence = tl.program_id(0)
@@ -180,6 +184,8 @@ def _attend_backward(
         column = begin + columns
         inside = column < KEY
         asked = tl.load(query + sentence * query_row + column, mask=inside, other=0.0).to(tl.float32)
+        if MORE:
+            asked += tl.load(more + sentence * KEY + column, mask=inside, other=0.0)
         tile = within[:, None] & inside[None, :]
         at = (sentence * length + place[:, None]) * KEY + column[None, :]
         key = tl.load(keys + at, mask=tile, other=0.0)
@@ -311,7 +317,7 @@ def run_attended(
     score: str, dtype: torch.dtype,
     inputs_TBG: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor,
     query_weight_AH: Tensor, score_weight_A: Tensor, context_weight_GC: Tensor,
-    weight_GH: Tensor, bias_G: Tensor, start_BH: Tensor, mask_BH: Tensor | None,
+    weight_GH: Tensor, bias_G: Tensor, start_BH: Tensor, mask_BH: Tensor | None, asked_TBA: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """recurrence.run_attended of one GRU layer without normalisation."""
     apply: Any = _Attended.apply
@@ -320,7 +326,7 @@ def run_attended(
     weights: Tensor
     hidden, contexts, weights = apply(
         score, dtype, inputs_TBG, keys_BSA, values_BSC, absent_BS, query_weight_AH, score_weight_A, context_weight_GC,
-        weight_GH, bias_G, start_BH, mask_BH,
+        weight_GH, bias_G, start_BH, mask_BH, asked_TBA,
     )  # fmt: skip
     return hidden, contexts, weights
 
@@ -330,9 +336,10 @@ class _Attended(torch.autograd.Function):
     def forward(
         ctx: Any, score: str, dtype: torch.dtype, inputs: Tensor, keys: Tensor, values: Tensor, absent: Tensor,
         query_weight: Tensor, score_weight: Tensor, context_weight: Tensor,
-        weight: Tensor, bias: Tensor, start: Tensor, mask: Tensor | None,
+        weight: Tensor, bias: Tensor, start: Tensor, mask: Tensor | None, more: Tensor | None,
     ) -> Any:  # fmt: skip
         inputs, keys, values, absent = (each.contiguous() for each in (inputs, keys, values, absent))
+        more = None if more is None else more.contiguous()
         steps, (batch, length, key_size), value_size = len(inputs), keys.shape, values.shape[-1]
         cells = _Cells(steps, start[None], bias[None], None if mask is None else mask[None], dtype)
         joint = operand(torch.cat([query_weight, weight]), dtype)
@@ -347,14 +354,15 @@ class _Attended(torch.autograd.Function):
         for t in range(steps):
             torch.mm(read[t], joint.t(), out=asked[t])
             _attend_forward[(batch,)](
-                asked[t], width, keys, score_weight, absent, values, weights[t], contexts[t], read_contexts[t],
-                length, ADDITIVE=score == "additive", KEY=key_size, VALUE=value_size, **tiles,
+                asked[t], width, keys if more is None else more[t], keys, score_weight, absent, values,
+                weights[t], contexts[t], read_contexts[t], length,
+                ADDITIVE=score == "additive", MORE=more is not None, KEY=key_size, VALUE=value_size, **tiles,
             )  # fmt: skip
             torch.mm(read_contexts[t], context_factor.t(), out=beside)
             cells.forward(t, inputs[t, None], beside, asked[t, :, len(query_weight) :])
         ctx.score, ctx.cells, ctx.joint, ctx.context_factor = score, cells, joint, context_factor
         ctx.asked, ctx.read_contexts = asked, read_contexts
-        ctx.save_for_backward(keys, values, score_weight, weights)
+        ctx.save_for_backward(keys, values, score_weight, weights, more)
         ctx.mark_non_differentiable(weights)
         return cells.hidden[:, 0].detach(), contexts, weights
 
@@ -362,7 +370,7 @@ class _Attended(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_hiddens: Tensor, d_contexts: Tensor, _: Tensor) -> Any:
         cells: _Cells = ctx.cells
-        keys, values, score_weight, weights = ctx.saved_tensors
+        keys, values, score_weight, weights, more = ctx.saved_tensors
         (batch, length, key_size), value_size = keys.shape, values.shape[-1]
         additive = ctx.score == "additive"
         asked, width = ctx.asked, ctx.asked.shape[-1]
@@ -378,9 +386,10 @@ class _Attended(torch.autograd.Function):
             cells.backward(t, through, d_asked[t, :, key_size:], d_operands[t])
             torch.mm(d_operands[t], ctx.context_factor, out=context_through)
             _attend_backward[(batch,)](
-                asked[t], width, keys, score_weight, values, weights[t], d_contexts[t], context_through,
+                asked[t], width, keys if more is None else more[t], keys, score_weight, values, weights[t],
+                d_contexts[t], context_through,
                 d_all_contexts[t], d_asked[t], width, d_keys, d_factors, length,
-                ADDITIVE=additive, KEY=key_size, VALUE=value_size, **tiles,
+                ADDITIVE=additive, MORE=more is not None, KEY=key_size, VALUE=value_size, **tiles,
             )  # fmt: skip
             torch.mm(d_asked[t], ctx.joint, out=through[0])
         d_values = weights.permute(1, 2, 0) @ d_all_contexts.transpose(0, 1)
@@ -392,6 +401,7 @@ class _Attended(torch.autograd.Function):
             None, None, cells.d_given[:, 0], d_keys, d_values, None,
             d_query_weight, d_factors.sum(0) if additive else None, d_context_weight,
             d_weight, d_bias, cells.d_start(through)[0], None,
+            None if more is None else d_asked[..., :key_size].to(more.dtype),
         )  # fmt: skip
 
 

@@ -51,8 +51,11 @@ def product(rows_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) ->
     """`rows @ weight.T + bias` of operands, as float32; the weight may be a transposed one."""
     if rows_MK.dtype is not torch.bfloat16:
         if rows_MK.dtype is torch.float32 and _packs(rows_MK.device.type, torch.float32):
-            # Also without packing oneDNN is a tenth faster than BLAS, to which functional.linear goes in float32.
-            result: Tensor = torch.ops.mkldnn._linear_pointwise(rows_MK, weight_NK, bias_N, "none", [], "")
+            # Also without packing oneDNN is a tenth faster than BLAS, to which functional.linear goes in float32. For
+            # parts of larger matrices it has no fast kernel.
+            weight = weight_NK if weight_NK.t().is_contiguous() else weight_NK.contiguous()
+            operands = rows_MK.contiguous(), weight, bias_N
+            result: Tensor = torch.ops.mkldnn._linear_pointwise(*operands, "none", [], "")
             return result
         return functional.linear(rows_MK, weight_NK, bias_N)
     rounded = (rows_MK @ weight_NK.t()).float()

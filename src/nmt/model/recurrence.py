@@ -137,30 +137,30 @@ def run_attended(
     cell: str, score: str, dtype: torch.dtype,
     inputs_TBG: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor,
     query_weight_AH: Tensor, score_weight_A: Tensor, context_weight_GC: Tensor,
-    layers: Sequence[Layer], between_BH: Tensor | None, residual: bool,
+    layers: Sequence[Layer], between_BH: Tensor | None, residual: bool, asked_TBA: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Run the attention decoder's recurrence, teacher-forced.
 
-    At each step: query = W_q h of the top layer; weights = softmax(score(query, keys)); context = weights values; the
-    first layer reads its projected input plus W_c context, every other one the layer below under the dropout mask
-    `between_BH`, and if `residual` it hands on its state plus what it was handed. `score` is "additive":
-    w . tanh(query + key), or "dot": query . key times score_weight_A[0]. `absent_BS` is true at padding. Returns what
-    the top layer hands on [T, B, H], contexts [T, B, C] and weights [T, B, S]; the weights are for looking at and carry
-    no gradient.
+    At each step: query = W_q h of the top layer, plus the step's row of `asked_TBA` if there is one; weights =
+    softmax(score(query, keys)); context = weights values; the first layer reads its projected input plus W_c context,
+    every other one the layer below under the dropout mask `between_BH`, and if `residual` it hands on its state plus
+    what it was handed. `score` is "additive": w . tanh(query + key), or "dot": query . key times score_weight_A[0].
+    `absent_BS` is true at padding. Returns what the top layer hands on [T, B, H], contexts [T, B, C] and weights
+    [T, B, S]; the weights are for looking at and carry no gradient.
     """
     only = layers[0]
     kernels = _kernels(cell, only.norm, inputs_TBG) if len(layers) == 1 else None
     if kernels is not None:
         hidden, contexts, weights = kernels.run_attended(
             score, dtype, inputs_TBG, keys_BSA, values_BSC, absent_BS, query_weight_AH, score_weight_A,
-            context_weight_GC, only.weight_GH, only.bias_G, only.start[0], only.mask_BH,
+            context_weight_GC, only.weight_GH, only.bias_G, only.start[0], only.mask_BH, asked_TBA,
         )  # fmt: skip
         return hidden, contexts, weights
     learned = [tensor for layer in layers for tensor in _learned(layer)]
     apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Attended.apply
     return apply(
         cell, score, dtype, layers, between_BH, residual, inputs_TBG, keys_BSA, values_BSC, absent_BS,
-        query_weight_AH, score_weight_A, context_weight_GC, *learned,
+        query_weight_AH, score_weight_A, context_weight_GC, asked_TBA, *learned,
     )  # fmt: skip
 
 
@@ -169,7 +169,7 @@ class _Attended(torch.autograd.Function):
     def forward(
         ctx: Any, cell: str, score: str, dtype: torch.dtype, layers: Sequence[Layer], between: Tensor | None,
         residual: bool, inputs: Tensor, keys: Tensor, values: Tensor, absent: Tensor,
-        query_weight: Tensor, score_weight: Tensor, context_weight: Tensor, *learned: Tensor,
+        query_weight: Tensor, score_weight: Tensor, context_weight: Tensor, asked: Tensor | None, *learned: Tensor,
     ) -> Any:  # fmt: skip
         steps, batch = len(inputs), len(keys)
         queries = [query_weight[:0]] * (len(layers) - 1) + [query_weight]
@@ -183,6 +183,8 @@ class _Attended(torch.autograd.Function):
         buffers = by_step(inputs, contexts, contexts.unsqueeze(2), weights, weights.unsqueeze(2), read_contexts)
         for t, (given, context, context_row, attention, attention_row, read_context) in enumerate(buffers):
             query = [layer.recall(t) for layer in stack][-1]
+            if asked is not None:
+                query = query + asked[t]
             torch.softmax(scorer.forward(t, query).add_(barrier), dim=-1, out=attention)
             torch.bmm(attention_row, values, out=context_row)
             stack[0].forward(t, given + context_factor(read_context.copy_(context)))
@@ -193,7 +195,7 @@ class _Attended(torch.autograd.Function):
             if residual:
                 outputs[t] = output
         ctx.dtype, ctx.stack, ctx.scorer, ctx.read_contexts = dtype, stack, scorer, read_contexts
-        ctx.residual = residual
+        ctx.residual, ctx.asks_more = residual, asked is not None
         ctx.save_for_backward(context_weight, values, weights)
         ctx.mark_non_differentiable(weights)
         return *_outputs(outputs, contexts), weights
@@ -231,7 +233,7 @@ class _Attended(torch.autograd.Function):
         d_learned = [gradient for layer in stack for gradient in layer.gradients()]
         return (
             None, None, None, None, None, None, first.d_inputs, d_keys, d_values, None,
-            top.d_query_weight, d_score_weight, d_context_weight, *d_learned,
+            top.d_query_weight, d_score_weight, d_context_weight, top.d_queries if ctx.asks_more else None, *d_learned,
         )  # fmt: skip
 
 

@@ -72,13 +72,14 @@ class Seq2Seq(nn.Module):
         )  # fmt: skip
         states = settings.decoder.layers * (2 if cell == "lstm" else 1)
         self.bridge = nn.Linear(self.encoder.output_size, states * hidden_size)
-        kind = _attention(attention, hidden_size, self.encoder.output_size, settings.attention_size)
+        word_size = embedding_size if settings.word_query else 0
+        kind = _attention(attention, hidden_size, word_size, self.encoder.output_size, settings.attention_size)
         self.lexical = settings.lexical and self.has_attention
         context_size = self.encoder.output_size if self.has_attention else hidden_size
         context_size += embedding_size if self.lexical else 0
         self.decoder = Decoder(
             cell, embedding_size, hidden_size, settings.decoder.layers, context_size, kind, settings.readout,
-            settings.layer_norm, settings.residual, self.lexical,
+            settings.layer_norm, settings.residual, settings.word_query, self.lexical,
         )  # fmt: skip
         self.output = nn.Linear(embedding_size, target_size)
         if settings.tie_output:
@@ -262,13 +263,19 @@ class Seq2Seq(nn.Module):
         return 6 * (source_tokens * per_source + target_tokens * per_target + pairs * per_pair)
 
 
-def _attention(kind: str, query_size: int, value_size: int, attention_size: int) -> Attention:
+def _attention(kind: str, state_size: int, word_size: int, value_size: int, attention_size: int) -> Attention:
+    query_size = state_size + word_size
     if kind == "none":
         return NoAttention()
     if kind == "additive":
         return AdditiveAttention(query_size, value_size, attention_size)
     if kind == "general":
         return GeneralAttention(query_size, value_size)
+    if word_size:
+        raise UserError(
+            "attention 'dot' compares decoder states with encoder outputs, which have no place for a word: "
+            "set model.word_query to false, or choose attention 'general'"
+        )
     if query_size != value_size:
         raise UserError(
             f"attention 'dot' compares decoder states of {query_size} units with encoder outputs of {value_size}: set "
