@@ -1,7 +1,7 @@
 """How large a batch may be before as many tokens teach less, and how fast training is then.
 
     python benchmarks/batch_size.py --rates 0.004 0.008 0.012    # after `dvc repro tokenize`; an hour and more
-    python benchmarks/batch_size.py --rates 0.002 0.004 0.008 --sentences 256 512 1024 --epochs 7 --device cuda
+    python benchmarks/batch_size.py --rates 0.002 0.004 0.008 --batch-tokens --sentences 256 512 --device cuda
 
 The attention model of the bench shape (train_throughput.py) reads the same number of tokens in batches of 64 sentences
 and in ever larger ones (of so many padded tokens, the project's own kind, or of so many sentences), each at several
@@ -122,7 +122,7 @@ def tick(result: UpdateResult) -> tuple[float, int, int]:
 def main() -> None:
     """Train all, and print a row for each size."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--batch-tokens", type=int, nargs="*", default=[])
+    parser.add_argument("--batch-tokens", type=int, nargs="*", default=[1500, 3000, 6000])
     parser.add_argument("--sentences", type=int, nargs="*", default=[])
     parser.add_argument("--rates", type=float, nargs="+", required=True)
     parser.add_argument("--epochs", type=int, default=2)

@@ -83,6 +83,7 @@ def make_model(attention: str) -> Seq2Seq:
         "tie_embeddings": False,
         "layer_norm": False,
         "residual": False,
+        "word_query": False,
         "lexical": False,
         "dropout": {"word": 0.0, "embedding": DROPOUT, "recurrent": 0.0, "output": DROPOUT},
     }

@@ -19,7 +19,8 @@ ALLOWED_SKIPS = {
 """With CI=true, a test may be skipped for these reasons (word for word) alone; each says why it cannot run there."""
 
 os.environ.update(DVC_NO_ANALYTICS="1", MLFLOW_DISABLE_TELEMETRY="true")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
+torch.set_num_threads(1)  # two test processes share two cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same for what they start
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # kernels.py then runs on a CPU
 

@@ -102,23 +102,69 @@ def shape_of(size: int) -> Shape:
     return fixed_shape(Batch(rows, wide, rows[:1], wide, wide, 0, 0))
 
 
+def assert_same_state(one: Trainer, other: Trainer) -> None:
+    """All that a checkpoint holds, but for last bits."""
+    tensors = other.checkpoint().tensors
+    for name, expected in one.checkpoint().tensors.items():
+        torch.testing.assert_close(
+            tensors[name], expected, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def by_graphs(text: ParallelText, **settings: object) -> Trainer:
+    """A training that has not begun."""
+    recipe = Train.model_validate(RECIPE | settings)
+    return Trainer(tiny_model("additive"), text, text, recipe, 1, lambda _: None, Team(1), by_graphs=True)
+
+
+def test_a_training_that_was_looked_at_is_the_same_training(tmp_path: Path) -> None:
+    """Its state may be asked for before its first update; what is restored later is what it goes on with."""
+    text = copies(tmp_path)
+    usual, seen, begun, restored = (by_graphs(text) for _ in range(4))
+    seen.checkpoint()
+    next(begun.epochs())
+    for trainer in (usual, seen, restored):
+        list(trainer.epochs())
+    restored.restore(begun.checkpoint())
+    list(restored.epochs())
+    assert_same_state(usual, seen)
+    assert_same_state(usual, restored)
+
+
+def test_a_recorded_step_clips(tmp_path: Path) -> None:
+    """The gradients are brought to the norm that is allowed, and the norm before is told."""
+    text = copies(tmp_path)
+    trainer = by_graphs(text, clip_norm=0.25)
+    next(trainer.epochs())
+    work = trainer._load(text, text.plan(30)[0])
+    _, norm = trainer._gradients(work)
+    trainer._step(0.001)
+    clipped = torch.nn.utils.get_total_norm(
+        [weight.grad for weight in trainer.model.parameters() if weight.grad is not None]
+    )
+    assert norm > 0.3
+    assert clipped.item() == pytest.approx(0.25, rel=1e-3)
+
+
 @pytest.mark.parametrize(("devices", "accumulate"), [(1, 1), (1, 3), (2, 1)])
 def test_a_training_by_graphs_is_the_same_training(tmp_path: Path, devices: int, accumulate: int) -> None:
-    """Weights after three epochs, also where a batch is taken in turns or shared; a graph serves many updates."""
+    """Weights, average and moments after three epochs, also in turns or shares; a graph serves many updates."""
     text = copies(tmp_path)
     settings = Train.model_validate(RECIPE | {"devices": devices, "accumulate": accumulate})
     trainings = []
-    for by_graphs in (False, True):
+    for recorded in (False, True):
         model = with_dropout(tiny_model("additive"), 0.2)
-        trainer = Trainer(model, text, text, settings, 1, lambda _: None, Team(devices), by_graphs)
+        trainer = Trainer(model, text, text, settings, 1, lambda _: None, Team(devices), recorded)
         list(trainer.epochs())
         trainings.append(trainer)
-    eager, recorded = trainings
-    for (name, one), other in zip(eager.model.named_parameters(), recorded.model.parameters(), strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
-    assert [row.train_loss for row in recorded.history] == pytest.approx([row.train_loss for row in eager.history])
-    assert recorded.recorder is not None
-    assert len(recorded.recorder._graphs) < recorded.progress.updates
+    eager, graphed = trainings
+    assert_same_state(eager, graphed)
+    for kind in ("train_loss", "dev_loss"):
+        assert [getattr(row, kind) for row in graphed.history] == pytest.approx(
+            [getattr(row, kind) for row in eager.history], rel=1e-5
+        )
+    assert graphed.recorder is not None
+    assert len(graphed.recorder._graphs) < graphed.progress.updates
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -126,16 +172,13 @@ def test_a_recorded_training_is_the_same_training(tmp_path: Path) -> None:
     """On CUDA: weights, their average and the optimizer's moments after three epochs, with graphs and without."""
     text = copies(tmp_path)
     trainers = []
-    for by_graphs in (False, True):
+    for recorded in (False, True):
         model = with_dropout(tiny_model("additive"), 0.2).to("cuda")
         settings = Train.model_validate(RECIPE)
-        trainer = Trainer(model, text, text, settings, 1, lambda _: None, Team(1), by_graphs)
+        trainer = Trainer(model, text, text, settings, 1, lambda _: None, Team(1), recorded)
         list(trainer.epochs())
-        trainers.append(trainer.checkpoint().tensors)
-    for name, tensor in trainers[0].items():
-        torch.testing.assert_close(
-            trainers[1][name], tensor, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        trainers.append(trainer)
+    assert_same_state(*trainers)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -14,7 +14,7 @@ from nmt.model.recurrence import Layer, run_attended, run_sequence, working_kern
 from .models import tiny_model, with_dropout
 from .test_training import copies
 
-kernels = pytest.importorskip("nmt.model.kernels", reason="Triton is made for Linux", exc_type=ImportError)
+kernels = pytest.importorskip("nmt.model.kernels", reason="needs Triton", exc_type=ImportError)
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 5e-2}
@@ -67,11 +67,13 @@ def test_a_sequence(dtype: torch.dtype, masked: bool, directions: int, size: int
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize(("masked", "asked"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize(("score", "key_size"), [("additive", 24), ("dot", 20)])
-@pytest.mark.parametrize("length", [1, 5, 19])
+@pytest.mark.parametrize(("length", "tile"), [(1, 256), (5, 8192), (19, 512)])
 def test_an_attended_sequence(
-    dtype: torch.dtype, masked: bool, asked: bool, score: str, key_size: int, length: int
-) -> None:
-    """States, contexts, weights and all gradients; no weight falls on padding."""
+    dtype: torch.dtype, masked: bool, asked: bool, score: str, key_size: int, length: int, tile: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """States, contexts, weights and all gradients, also where columns come in several tiles; none falls on padding."""
+    monkeypatch.setattr(kernels, "_TILE", tile)
     torch.manual_seed(1)
     steps, batch, size, value_size = 4, 3, 20, 28
     given, start = learned(steps, batch, 3 * size), learned(batch, size)

@@ -72,9 +72,9 @@ def test_whole_sequence_decoder_equals_the_step_by_step_one(
 ) -> None:
     """Outputs and each parameter's gradient agree, whatever the cell, attention, depth, normalisation and dropout.
 
-    With a word in the query wherever the last but one of these is, for all attentions that have a place for it.
+    With a word in the query where there is dropout, for the attentions that have a place for it.
     """
-    word_query = layer_norm and attention != "dot"
+    word_query = dropout and attention != "dot"
     depth = {"decoder_layers": layers, "residual": residual, "lexical": lexical, "word_query": word_query}
     model = tiny_model(attention, cell=cell, layer_norm=layer_norm, **depth)
     model = disturbed(with_dropout(model, 0.3).double())

@@ -57,7 +57,11 @@ def spelled(folder: Path, text: ParallelText) -> ParallelText:
 
 
 def trainer(
-    text: ParallelText | Segmentations, cut_at: int | None = None, attention: str = "additive", **changes: object
+    text: ParallelText | Segmentations,
+    cut_at: int | None = None,
+    attention: str = "additive",
+    by_graphs: bool = False,
+    **changes: object,
 ) -> Trainer:
     """A training of a tiny model with dropout; `cut_at` raises Cut after that update."""
     model = with_dropout(tiny_model(attention), 0.2)
@@ -66,7 +70,8 @@ def trainer(
         if result.update == cut_at:
             raise Cut
 
-    return Trainer(model, text, text.in_epoch(0), Train.model_validate(RECIPE | changes), 1, on_update)
+    settings = Train.model_validate(RECIPE | changes)
+    return Trainer(model, text, text.in_epoch(0), settings, 1, on_update, by_graphs=by_graphs)
 
 
 def run(training: Trainer) -> list[EpochResult]:
@@ -86,22 +91,26 @@ def test_training_learns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "sampled"), [("adam", False), ("adamw", False), ("adam", True)], ids=["adam", "adamw", "sampled"]
+    ("optimizer", "sampled", "by_graphs"),
+    [("adam", False, False), ("adamw", False, False), ("adam", True, False), ("adam", False, True)],
+    ids=["adam", "adamw", "sampled", "by graphs"],
 )
 @pytest.mark.parametrize("cut_at", [1, 6, 7, 8, 15])
-def test_a_cut_training_goes_on_to_the_same_bits(tmp_path: Path, cut_at: int, optimizer: str, sampled: bool) -> None:
+def test_a_cut_training_goes_on_to_the_same_bits(
+    tmp_path: Path, cut_at: int, optimizer: str, sampled: bool, by_graphs: bool
+) -> None:
     """Cut after any update, also an epoch's last, saved, loaded, resumed: weights and history equal the uncut ones."""
     text: ParallelText | Segmentations = copies(tmp_path)
     if sampled:
         text = Segmentations([text.in_epoch(0), spelled(tmp_path, text.in_epoch(0))])
-    whole = trainer(text, optimizer=optimizer)
+    whole = trainer(text, optimizer=optimizer, by_graphs=by_graphs)
     expected = run(whole)
     assert expected[0].updates == 7
-    cut = trainer(text, cut_at=cut_at, optimizer=optimizer)
+    cut = trainer(text, cut_at=cut_at, optimizer=optimizer, by_graphs=by_graphs)
     with pytest.raises(Cut):
         run(cut)
     save_checkpoint(tmp_path / "state", cut.checkpoint(), {})
-    resumed = trainer(text, optimizer=optimizer)
+    resumed = trainer(text, optimizer=optimizer, by_graphs=by_graphs)
     loaded = load_checkpoint(tmp_path / "state", {})
     assert loaded is not None
     resumed.restore(loaded)

@@ -146,7 +146,8 @@ class Gradients:
             size = 1 + sum(parameter.numel() for parameter in parameters)
             width = -(-size // team.size) * team.size
             self._rows = torch.zeros(len(team.own), width, device=parameters[0].device)
-            self._total = self._rows[0] if team.shares == 1 else torch.empty_like(self._rows[0])
+            if stays:
+                self._total = self._rows[0] if team.shares == 1 else torch.empty_like(self._rows[0])
 
     def begin(self, share: int) -> None:
         """Let backward add to the gradients of one of this process's shares, from zero on."""
@@ -159,16 +160,20 @@ class Gradients:
     def add(self, losses: Sequence[float | Tensor]) -> float | Tensor:
         """Make the gradients the sum over all shares; these losses are of one's own, and returned is that of all.
 
-        The sum lies at the same place each time.
+        Where gradients are to stay, the sum lies at the same place each time.
         """
-        if self._rows is None or self._total is None:
+        if self._rows is None:
             return losses[0]
         for row, loss in zip(self._rows, losses, strict=True):
             row[-1] = loss
-        if self.team.shares > 1:
-            self._total.copy_(self.team.add(self._rows))
-            self._point_to(self._total)
-        return self._total[-1]
+        if self._total is None:
+            total = self.team.add(self._rows)
+        elif self.team.shares > 1:
+            total = self._total.copy_(self.team.add(self._rows))
+        else:
+            total = self._total
+        self._point_to(total)
+        return total[-1]
 
     def _point_to(self, row: Tensor) -> None:
         begin = 0

@@ -9,6 +9,7 @@ Without CUDA nothing can be recorded: the same operations on the same tensors ar
 what the tests do.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -30,10 +31,14 @@ class Shape(NamedTuple):
     target: int
 
 
+def shape_of(batch: Batch) -> Shape:
+    """As it is."""
+    return Shape(len(batch.rows), batch.source_BS.shape[1], batch.inputs_BT.shape[1])
+
+
 def fixed_shape(batch: Batch) -> Shape:
     """The smallest of the shapes that have graphs into which a batch fits."""
-    sizes = (len(batch.rows), batch.source_BS.shape[1], batch.inputs_BT.shape[1])
-    return Shape(*map(_rounded_up, sizes))
+    return Shape(*map(_rounded_up, shape_of(batch)))
 
 
 def _rounded_up(size: int) -> int:
@@ -53,7 +58,7 @@ class Recorder:
     def __init__(self, model: Seq2Seq, smoothing: float, seed: int) -> None:
         self._model, self._smoothing, self._seed = model, smoothing, seed
         self._graphs: dict[tuple[int, Shape], _Graph] = {}
-        self._pool = torch.cuda.graph_pool_handle() if model.device.type == "cuda" else None
+        self.pool: Any = torch.cuda.graph_pool_handle() if model.device.type == "cuda" else None
 
     def add_gradients(self, batch: Batch, tokens: int, update: int, place: int) -> Tensor:
         """Those of the batch's smoothed loss / `tokens`, under the masks of `update`; returns its plain loss, summed.
@@ -61,10 +66,10 @@ class Recorder:
         `place` names the memory of the gradients. The returned tensor is overwritten by the next call.
         """
         padded = in_fixed_shape(batch)
-        shape = fixed_shape(padded)
+        shape = shape_of(padded)
         graph = self._graphs.get((place, shape))
         if graph is None:
-            graph = self._graphs[place, shape] = _Graph(self._model, self._smoothing, self._seed, padded, self._pool)
+            graph = self._graphs[place, shape] = _Graph(self._model, self._smoothing, self._seed, padded, self.pool)
         return graph.run(padded, tokens, update)
 
 
@@ -103,11 +108,17 @@ class RecordedStep:
     """
 
     def __init__(
-        self, model: Seq2Seq, averaged: Seq2Seq, optimizer: torch.optim.Optimizer, clip_norm: float, rate: Tensor
+        self,
+        model: Seq2Seq,
+        averaged: Seq2Seq,
+        optimizer: torch.optim.Optimizer,
+        clip_norm: float,
+        rate: Tensor,
+        pool: Any,
     ) -> None:
         self._weights: list[Tensor] = list(model.parameters())
         self._averages: list[Tensor] = list(averaged.parameters())
-        self._optimizer, self._clip_norm, self._rate = optimizer, clip_norm, rate
+        self._optimizer, self._clip_norm, self._rate, self._pool = optimizer, clip_norm, rate, pool
         self._share = torch.zeros_like(rate)
         self._norm = torch.zeros((), device=model.device)
         self._replay: Callable[[], None] | None = None
@@ -135,13 +146,17 @@ class RecordedStep:
         torch._foreach_add_(self._averages, ways)
 
     def _recorded(self) -> Callable[[], None]:
-        first = not self._optimizer.state
+        first = not self._moments()
         changed = [*self._gradients(), *self._weights, *self._averages, *self._moments()]
-        replay = recorded(self._work, changed, self._norm.device)
+        replay = recorded(self._work, changed, self._norm.device, self._pool)
         if first:  # the optimizer has begun to count while that was recorded
             for moment in self._moments():
                 moment.zero_()
         return replay
+
+    def forget(self) -> None:
+        """Record anew at the next `run`: the optimizer's moments have come to lie elsewhere."""
+        self._replay = None
 
     def _gradients(self) -> list[Tensor]:
         return [weight.grad for weight in self._weights if weight.grad is not None]
@@ -170,8 +185,14 @@ def _tried(work: Callable[[], None]) -> Callable[[], None]:
     return work
 
 
+@functools.cache
+def _side_stream(_: int) -> torch.cuda.Stream:
+    """One for all recordings on a GPU: libraries keep memory for each stream that they have seen."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call, no-any-return, unused-ignore]
+
+
 def _captured(work: Callable[[], None], pool: Any) -> Callable[[], None]:
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side = _side_stream(torch.cuda.current_device())
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         work()

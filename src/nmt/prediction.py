@@ -4,6 +4,7 @@ What a step reads of the previous word y and of the context c enters it through 
 
     gates of the first layer     W_y e(y) + W_c c + b + (a product with the state)
     deep read-out                U_y e(y) + U_c c + d + U_h h
+    a query that knows the word  Q_y e(y) + (a product with the state)
 
 The part of a word is always the same, so there is a table of all words (as Devlin et al. 2014 make their network's
 first layer fast). The context is a weighted sum of values; where a sentence has several hypotheses its values are
@@ -16,7 +17,8 @@ the reference: results differ from it in their last bits. (Keys of additive atte
 training: beyond, where a query of the other sign would bring the sum back, they differ in more.)
 
 Shape suffixes: A sentences, W places of each, R rows (`nmt.places`), S source positions, C context, K key, H
-state, G gates of the first layer, E embedding, X = G or, with a deep read-out, G + E, V vocabulary.
+state, G gates of the first layer, E embedding, X = G or, with a deep read-out, G + E (the table of words may have K
+more), V vocabulary.
 """
 
 from collections.abc import Callable

@@ -79,9 +79,12 @@ def _keyed(rows_B: Tensor, *keys: int | Tensor) -> Tensor:
     return state
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache
 def _columns(masks: tuple[tuple[int, float, int], ...], device: torch.device) -> tuple[Tensor, ...]:
-    """The masks' places [K]; for each column of all: its mask's row in that, its own place, least draw and scale."""
+    """The masks' places [K]; for each column of all: its mask's row in that, its own place, least draw and scale.
+
+    Made once for good: recorded graphs read them where they lie.
+    """
     places = [place for place, _, _ in masks]
     which = [row for row, (_, _, width) in enumerate(masks) for _ in range(width)]
     columns = [column for _, _, width in masks for column in range(width)]

@@ -120,8 +120,9 @@ class Trainer:
         )
         self.recorder = Recorder(model, settings.label_smoothing, seed) if by_graphs else None
         self.recorded_step: RecordedStep | None = None
-        if by_graphs:
-            self.recorded_step = RecordedStep(model, self.averaged, self.optimizer, settings.clip_norm, rate)
+        if self.recorder is not None:
+            pool = self.recorder.pool
+            self.recorded_step = RecordedStep(model, self.averaged, self.optimizer, settings.clip_norm, rate, pool)
         self.gradients = Gradients(list(model.parameters()), self.team, stays=by_graphs)
 
     @property
@@ -272,7 +273,7 @@ class Trainer:
             tensors[f"weights.{name}"] = weight
             tensors[f"averaged.{name}"] = average
             tensors[f"best.{name}"] = self.best[name]
-            for key, value in self.optimizer.state[weight].items():
+            for key, value in self.optimizer.state.get(weight, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = value
         return Checkpoint(
             tensors, {"progress": asdict(self.progress), "history": [asdict(row) for row in self.history]}
@@ -292,6 +293,8 @@ class Trainer:
                 self.optimizer.state[weight] = {
                     key: value.to(weight.device) for key, value in state.items() if value is not None
                 }
+        if self.recorded_step is not None:
+            self.recorded_step.forget()
         self.progress = Progress(**checkpoint.progress["progress"])
         self.history = [EpochResult(**row) for row in checkpoint.progress["history"]]
 

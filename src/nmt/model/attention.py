@@ -33,14 +33,14 @@ class Attention(nn.Module):
 
     @abstractmethod
     def forward(
-        self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
+        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Context [B, C] and weights [B, S], which sum to 1 and are 0 where `absent` (padding)."""
 
     def __call__(
-        self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
+        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        context, weights = super().__call__(query_BH, keys_BSA, values_BSC, absent_BS)
+        context, weights = super().__call__(query_BQ, keys_BSA, values_BSC, absent_BS)
         return context, weights
 
 
@@ -58,7 +58,7 @@ class NoAttention(Attention):
     def project_keys(self, values_BSC: Tensor, dtype: torch.dtype) -> Tensor:
         return values_BSC[..., :0]
 
-    def forward(self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, None]:
+    def forward(self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, None]:
         return values_BSC[:, 0], None
 
 
@@ -80,9 +80,9 @@ class AdditiveAttention(Attention):
         return linear(values_BSC, self.key.weight, self.key.bias, dtype)
 
     def forward(
-        self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
+        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
     ) -> tuple[Tensor, Tensor]:
-        query_BA = linear(query_BH, self.query.weight, None, query_BH.dtype)
+        query_BA = linear(query_BQ, self.query.weight, None, query_BQ.dtype)
         doubled_BSA = 2.0 * (keys_BSA + query_BA[:, None])
         return look(torch.sigmoid(doubled_BSA) @ (2.0 * self.weight), values_BSC, absent_BS)
 
@@ -103,9 +103,9 @@ class GeneralAttention(Attention):
         return linear(values_BSC, self.key.weight, None, dtype)
 
     def forward(
-        self, query_BH: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
+        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
     ) -> tuple[Tensor, Tensor]:
-        scores_BS = (keys_BSA @ query_BH[..., None]).squeeze(-1) * self.scale
+        scores_BS = (keys_BSA @ query_BQ[..., None]).squeeze(-1) * self.scale
         return look(scores_BS, values_BSC, absent_BS)
 
 

@@ -5,7 +5,7 @@ whole reference at once, as training uses it; `nmt.prediction` is the same for o
 
     attention   layers   training runs through
     none        any      recurrence.run_sequence, layer by layer: the context never changes
-    any other   any      recurrence.run_attended: the query is the top layer's state, so all layers share one loop
+    any other   any      recurrence.run_attended: the top layer's state asks, so all layers share one loop
 
 with or without residual connections. An attention that recurrence.py does not know (an ablation) goes by `step`, too.
 """
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
     """Recurrent layers whose first one reads the previous word's embedding beside the context.
 
     With `residual`, a layer above the first hands on, to the next one and to the readout, the sum of its state and its
-    input, before dropout (Wu et al. 2016, section 3.1). The query is the state alone, as it is what is carried on.
+    input, before dropout (Wu et al. 2016, section 3.1). The query has the state alone, as it is what is carried on.
 
     With `word_query` the query is the state beside the embedding of the word that the step reads: what was written last
     can say what is to be looked at now. The state alone, by which the word before was written, does not know it.

@@ -115,8 +115,8 @@ def _cell_backward(
 
 @triton.jit
 def _attend_forward(
-    query, query_row, more, keys, score_weight, absent, values, weights, context, read, length,
-    ADDITIVE: tl.constexpr, MORE: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr,
+    query, query_row, asked, keys, score_weight, absent, values, weights, context, read, length,
+    ADDITIVE: tl.constexpr, ASKED: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr,
     PLACES: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Scores, their softmax and the values' mean under it for a sentence; the context also as an operand."""
@@ -127,16 +127,16 @@ def _attend_forward(
     for begin in range(0, KEY, COLUMNS):
         column = begin + columns
         inside = column < KEY
-        asked = tl.load(query + sentence * query_row + column, mask=inside, other=0.0).to(tl.float32)
-        if MORE:
-            asked += tl.load(more + sentence * KEY + column, mask=inside, other=0.0)
+        sought = tl.load(query + sentence * query_row + column, mask=inside, other=0.0).to(tl.float32)
+        if ASKED:
+            sought += tl.load(asked + sentence * KEY + column, mask=inside, other=0.0)
         tile = within[:, None] & inside[None, :]
         key = tl.load(keys + (sentence * length + place[:, None]) * KEY + column[None, :], mask=tile, other=0.0)
         if ADDITIVE:
             factor = tl.load(score_weight + column, mask=inside, other=0.0)
-            scores += tl.sum(_tanh(asked[None, :] + key) * factor[None, :], axis=1)
+            scores += tl.sum(_tanh(sought[None, :] + key) * factor[None, :], axis=1)
         else:
-            scores += tl.sum(asked[None, :] * key, axis=1)
+            scores += tl.sum(sought[None, :] * key, axis=1)
     if not ADDITIVE:
         scores *= tl.load(score_weight)
     there = within & (tl.load(absent + sentence * length + place, mask=within, other=1) == 0)
@@ -156,9 +156,9 @@ def _attend_forward(
 
 @triton.jit
 def _attend_backward(
-    query, query_row, more, keys, score_weight, values, weights, outer, through, d_context, d_query, d_query_row,
-    d_keys, d_factors, length,
-    ADDITIVE: tl.constexpr, MORE: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr,
+    query, query_row, asked, keys, score_weight, values, weights, outer, through, d_context, d_query, d_query_row,
+    d_asked, d_keys, d_factors, length,
+    ADDITIVE: tl.constexpr, ASKED: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr,
     PLACES: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """The gradients of a context, its query, the keys and the score's weight; the last two are added to."""
@@ -183,15 +183,15 @@ def _attend_backward(
     for begin in range(0, KEY, COLUMNS):
         column = begin + columns
         inside = column < KEY
-        asked = tl.load(query + sentence * query_row + column, mask=inside, other=0.0).to(tl.float32)
-        if MORE:
-            asked += tl.load(more + sentence * KEY + column, mask=inside, other=0.0)
+        sought = tl.load(query + sentence * query_row + column, mask=inside, other=0.0).to(tl.float32)
+        if ASKED:
+            sought += tl.load(asked + sentence * KEY + column, mask=inside, other=0.0)
         tile = within[:, None] & inside[None, :]
         at = (sentence * length + place[:, None]) * KEY + column[None, :]
         key = tl.load(keys + at, mask=tile, other=0.0)
         if ADDITIVE:
             factor = tl.load(score_weight + column, mask=inside, other=0.0)
-            squashed = _tanh(asked[None, :] + key)
+            squashed = _tanh(sought[None, :] + key)
             d_sum = d_scores[:, None] * (1.0 - squashed * squashed) * factor[None, :]
             asker = tl.sum(d_sum, axis=0)
             own = d_factors + sentence * KEY + column
@@ -201,9 +201,11 @@ def _attend_backward(
                 mask=inside,
             )
         else:
-            d_sum = d_scores[:, None] * asked[None, :]
+            d_sum = d_scores[:, None] * sought[None, :]
             asker = tl.sum(d_scores[:, None] * key, axis=0)
         tl.store(d_query + sentence * d_query_row + column, asker.to(d_query.dtype.element_ty), mask=inside)
+        if ASKED:
+            tl.store(d_asked + sentence * KEY + column, asker, mask=inside)
         tl.store(d_keys + at, tl.load(d_keys + at, mask=tile, other=0.0) + d_sum, mask=tile)
 
 
@@ -249,6 +251,13 @@ class _Cells:
             MASKED=self.mask is not None, OPERAND=d_operand is not None, UNITS=_UNITS,
         )  # fmt: skip
 
+    def d_bias(self) -> Tensor:
+        """The gradient [D, G] of the recurrent product's bias, when all steps went back."""
+        gates = self.d_given.sum((0, 2))
+        reset = self.saved[:, 0]
+        gates[:, 2 * self.size :] = (self.d_given[..., 2 * self.size :] * reset).sum((0, 2))
+        return gates
+
     def d_start(self, through_DBH: Tensor) -> Tensor:
         """The gradient of the first state, when all steps went back."""
         through = through_DBH.to(self.kept.dtype)
@@ -267,7 +276,7 @@ def run_sequence(
     dtype: torch.dtype,
 ) -> Tensor:
     """recurrence.run_sequence of a GRU without normalisation: hidden states [T, D, B, H]."""
-    apply: Any = _Sequence.apply
+    apply: Any = _KernelSequence.apply
     hidden: Tensor = apply(dtype, inputs_TDBG, start_DBH, weight_DGH, bias_DG, mask_DBH)
     return hidden
 
@@ -278,7 +287,7 @@ def try_out(device: torch.device) -> None:
     run_sequence(gates, one, gates[0].transpose(1, 2), gates[0, 0], None, torch.float32)
 
 
-class _Sequence(torch.autograd.Function):
+class _KernelSequence(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, dtype: torch.dtype, inputs: Tensor, start: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None
@@ -301,7 +310,7 @@ class _Sequence(torch.autograd.Function):
         cells: _Cells = ctx.cells
         (weight,) = ctx.saved_tensors
         factor = operand(weight, cells.read.dtype)
-        d_recurrents = torch.empty_like(cells.saved[:, :3], dtype=cells.read.dtype).view(*cells.hidden.shape[:-1], -1)
+        d_recurrents = cells.read.new_empty(*cells.hidden.shape[:-1], 3 * cells.size)
         through = torch.zeros_like(cells.after)
         cells.rewind(d_hidden)
         for t in reversed(range(len(d_hidden))):
@@ -309,8 +318,7 @@ class _Sequence(torch.autograd.Function):
             torch.bmm(d_recurrents[t], factor, out=through)
         d_recurrent_DNG, read_DNH = (each.transpose(0, 1).flatten(1, 2) for each in (d_recurrents, cells.read))
         d_weight = (d_recurrent_DNG.transpose(1, 2) @ read_DNH).to(weight.dtype)
-        d_bias = d_recurrent_DNG.sum(1, dtype=weight.dtype)
-        return None, cells.d_given, cells.d_start(through), d_weight, d_bias, None
+        return None, cells.d_given, cells.d_start(through), d_weight, cells.d_bias(), None
 
 
 def run_attended(
@@ -320,7 +328,7 @@ def run_attended(
     weight_GH: Tensor, bias_G: Tensor, start_BH: Tensor, mask_BH: Tensor | None, asked_TBA: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """recurrence.run_attended of one GRU layer without normalisation."""
-    apply: Any = _Attended.apply
+    apply: Any = _KernelAttended.apply
     hidden: Tensor
     contexts: Tensor
     weights: Tensor
@@ -331,38 +339,38 @@ def run_attended(
     return hidden, contexts, weights
 
 
-class _Attended(torch.autograd.Function):
+class _KernelAttended(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, score: str, dtype: torch.dtype, inputs: Tensor, keys: Tensor, values: Tensor, absent: Tensor,
         query_weight: Tensor, score_weight: Tensor, context_weight: Tensor,
-        weight: Tensor, bias: Tensor, start: Tensor, mask: Tensor | None, more: Tensor | None,
+        weight: Tensor, bias: Tensor, start: Tensor, mask: Tensor | None, asked: Tensor | None,
     ) -> Any:  # fmt: skip
         inputs, keys, values, absent = (each.contiguous() for each in (inputs, keys, values, absent))
-        more = None if more is None else more.contiguous()
+        asked = None if asked is None else asked.contiguous()
         steps, (batch, length, key_size), value_size = len(inputs), keys.shape, values.shape[-1]
         cells = _Cells(steps, start[None], bias[None], None if mask is None else mask[None], dtype)
-        joint = operand(torch.cat([query_weight, weight]), dtype)
+        joint_weight = operand(torch.cat([query_weight, weight]), dtype)
         context_factor = operand(context_weight, dtype)
-        read, width = cells.read[:, 0], len(joint)
-        asked = read.new_empty(steps, batch, width)
+        read, width = cells.read[:, 0], len(joint_weight)
+        joint = read.new_empty(steps, batch, width)
         """Query and recurrent gates of all steps."""
         beside = read.new_empty(batch, len(weight))
         weights, contexts = keys.new_empty(steps, batch, length), values.new_empty(steps, batch, value_size)
         read_contexts = torch.empty_like(contexts, dtype=read.dtype)
         tiles = _tiles(length)
         for t in range(steps):
-            torch.mm(read[t], joint.t(), out=asked[t])
+            torch.mm(read[t], joint_weight.t(), out=joint[t])
             _attend_forward[(batch,)](
-                asked[t], width, keys if more is None else more[t], keys, score_weight, absent, values,
+                joint[t], width, keys if asked is None else asked[t], keys, score_weight, absent, values,
                 weights[t], contexts[t], read_contexts[t], length,
-                ADDITIVE=score == "additive", MORE=more is not None, KEY=key_size, VALUE=value_size, **tiles,
+                ADDITIVE=score == "additive", ASKED=asked is not None, KEY=key_size, VALUE=value_size, **tiles,
             )  # fmt: skip
             torch.mm(read_contexts[t], context_factor.t(), out=beside)
-            cells.forward(t, inputs[t, None], beside, asked[t, :, len(query_weight) :])
-        ctx.score, ctx.cells, ctx.joint, ctx.context_factor = score, cells, joint, context_factor
-        ctx.asked, ctx.read_contexts = asked, read_contexts
-        ctx.save_for_backward(keys, values, score_weight, weights, more)
+            cells.forward(t, inputs[t, None], beside, joint[t, :, len(query_weight) :])
+        ctx.score, ctx.cells, ctx.joint_weight, ctx.context_factor = score, cells, joint_weight, context_factor
+        ctx.joint, ctx.read_contexts = joint, read_contexts
+        ctx.save_for_backward(keys, values, score_weight, weights, asked)
         ctx.mark_non_differentiable(weights)
         return cells.hidden[:, 0].detach(), contexts, weights
 
@@ -370,38 +378,37 @@ class _Attended(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_hiddens: Tensor, d_contexts: Tensor, _: Tensor) -> Any:
         cells: _Cells = ctx.cells
-        keys, values, score_weight, weights, more = ctx.saved_tensors
+        keys, values, score_weight, weights, asked = ctx.saved_tensors
         (batch, length, key_size), value_size = keys.shape, values.shape[-1]
         additive = ctx.score == "additive"
-        asked, width = ctx.asked, ctx.asked.shape[-1]
-        d_asked = torch.empty_like(asked)
+        joint, width = ctx.joint, ctx.joint.shape[-1]
+        d_joint = torch.empty_like(joint)
         d_contexts = d_contexts.contiguous()
         d_all_contexts = torch.empty_like(d_contexts)
         d_keys, d_factors = torch.zeros_like(keys), keys.new_zeros(batch, key_size if additive else 0)
-        d_operands = asked.new_empty(*asked.shape[:-1], 3 * cells.size)
+        d_asked = None if asked is None else torch.empty_like(asked)
+        d_operands = joint.new_empty(*joint.shape[:-1], 3 * cells.size)
         through, context_through = torch.zeros_like(cells.after), ctx.read_contexts.new_empty(batch, value_size)
         cells.rewind(d_hiddens[:, None])
         tiles = _tiles(length)
-        for t in reversed(range(len(asked))):
-            cells.backward(t, through, d_asked[t, :, key_size:], d_operands[t])
+        for t in reversed(range(len(joint))):
+            cells.backward(t, through, d_joint[t, :, key_size:], d_operands[t])
             torch.mm(d_operands[t], ctx.context_factor, out=context_through)
             _attend_backward[(batch,)](
-                asked[t], width, keys if more is None else more[t], keys, score_weight, values, weights[t],
-                d_contexts[t], context_through,
-                d_all_contexts[t], d_asked[t], width, d_keys, d_factors, length,
-                ADDITIVE=additive, MORE=more is not None, KEY=key_size, VALUE=value_size, **tiles,
+                joint[t], width, keys if asked is None else asked[t], keys, score_weight, values, weights[t],
+                d_contexts[t], context_through, d_all_contexts[t],
+                d_joint[t], width, keys if d_asked is None else d_asked[t], d_keys, d_factors, length,
+                ADDITIVE=additive, ASKED=asked is not None, KEY=key_size, VALUE=value_size, **tiles,
             )  # fmt: skip
-            torch.mm(d_asked[t], ctx.joint, out=through[0])
+            torch.mm(d_joint[t], ctx.joint_weight, out=through[0])
         d_values = weights.permute(1, 2, 0) @ d_all_contexts.transpose(0, 1)
         d_context_weight = weight_gradient(d_operands.flatten(0, 1), ctx.read_contexts.flatten(0, 1))
-        d_joint = weight_gradient(d_asked.flatten(0, 1), cells.read[:, 0].flatten(0, 1))
-        d_query_weight, d_weight = d_joint.split_with_sizes([key_size, 3 * cells.size])
-        d_bias = d_asked[..., key_size:].sum((0, 1), dtype=keys.dtype)
+        d_joint_weight = weight_gradient(d_joint.flatten(0, 1), cells.read[:, 0].flatten(0, 1))
+        d_query_weight, d_weight = d_joint_weight.split_with_sizes([key_size, 3 * cells.size])
         return (
             None, None, cells.d_given[:, 0], d_keys, d_values, None,
             d_query_weight, d_factors.sum(0) if additive else None, d_context_weight,
-            d_weight, d_bias, cells.d_start(through)[0], None,
-            None if more is None else d_asked[..., :key_size].to(more.dtype),
+            d_weight, cells.d_bias()[0], cells.d_start(through)[0], None, d_asked,
         )  # fmt: skip
 
 

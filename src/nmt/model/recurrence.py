@@ -71,6 +71,12 @@ def working_kernels(device: torch.device) -> ModuleType | None:
     return kernels
 
 
+def version_of_kernels(device: torch.device) -> str:
+    """Which Triton makes kernels.py's, or "none": another one, or none, may give other last bits."""
+    kernels = working_kernels(device)
+    return "none" if kernels is None else kernels.triton.__version__
+
+
 class _Sequence(torch.autograd.Function):
     @staticmethod
     def forward(
