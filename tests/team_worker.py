@@ -1,4 +1,4 @@
-"""One process of a team in the tests: `python -m tests.team_worker FOLDER`, started by the launcher."""
+"""One process of a team in the tests: `python -m tests.team_worker FOLDER [HOW]`, started by the launcher."""
 
 import json
 import sys
@@ -15,10 +15,10 @@ from nmt.training import Trainer
 from .test_distributed import losses, state, trainer_of
 
 
-def train(folder: Path, team: Team) -> None:
+def train(folder: Path, team: Team, by_graphs: bool) -> None:
     """Train, and write what came of it and what the process has seen of the others."""
     text = ParallelText.open(folder / "source", folder / "target")
-    training = trainer_of(text, team)
+    training = trainer_of(text, team, by_graphs)
     curve = losses(training)
     save_file(state(training), folder / f"{team.rank}.safetensors")
     seen = {
@@ -55,4 +55,4 @@ def drifted(training: Trainer, team: Team) -> str:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with team(3, torch.device("cpu")) as own:
-        train(Path(sys.argv[1]), own)
+        train(Path(sys.argv[1]), own, by_graphs="by graphs" in sys.argv[2:])

@@ -25,13 +25,14 @@ from .project import ROOT, Project
 from .test_stages import wait_for
 from .test_training import RECIPE, copies, run
 
-LAUNCH = "import sys; from nmt.launcher import launch; sys.exit(launch(2, 'tests.team_worker', sys.argv[1]))"
+LAUNCH = "import sys; from nmt.launcher import launch; sys.exit(launch(2, 'tests.team_worker', *sys.argv[1:]))"
 
 
-def trainer_of(text: ParallelText, team: Team, **changes: object) -> Trainer:
+def trainer_of(text: ParallelText, team: Team, by_graphs: bool = False, **changes: object) -> Trainer:
     """A training of a tiny model with dropout, whose batches hold one to five examples."""
     settings = Train.model_validate(RECIPE | {"max_epochs": 1, "batch_tokens": 15} | changes)
-    return Trainer(with_dropout(tiny_model("additive"), 0.2), text, text, settings, 1, lambda _: None, team)
+    model = with_dropout(tiny_model("additive"), 0.2)
+    return Trainer(model, text, text, settings, 1, lambda _: None, team, by_graphs)
 
 
 def losses(training: Trainer) -> list[float]:
@@ -57,15 +58,17 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> ParallelText:
     return copies(tmp_path_factory.mktemp("text"))
 
 
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_graphs", [False, True])
+def test_two_processes_train_as_one(tmp_path: Path, by_graphs: bool) -> None:
     """Three shares on two processes: the bytes of one process; with one share, the same losses but for rounding.
 
     One process has two shares and the other one, and batches of one or two examples leave shares empty. A checkpoint
     goes from the leader to the other, and a bit that differs between them is found.
     """
     text = copies(tmp_path)
-    subprocess.run([sys.executable, "-c", LAUNCH, str(tmp_path)], cwd=ROOT, check=True, timeout=300)
-    alone, undivided = trainer_of(text, Team(3)), trainer_of(text, Team(1))
+    command = [sys.executable, "-c", LAUNCH, str(tmp_path), *["by graphs"] * by_graphs]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300)
+    alone, undivided = trainer_of(text, Team(3), by_graphs), trainer_of(text, Team(1))
     curve = losses(alone)
     assert curve == pytest.approx(losses(undivided), abs=1e-5)
     for rank in range(2):
