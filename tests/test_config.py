@@ -191,5 +191,5 @@ def test_a_broken_file_is_one_clear_line(tmp_path: Path, content: bytes, message
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """So that a call from the wrong folder is understood."""
-    with pytest.raises(UserError, match=r"params\.yaml does not exist"):
+    with pytest.raises(UserError, match=r"params\.yaml does not exist here; go to the repository's root"):
         load_params(tmp_path / "params.yaml")

@@ -23,7 +23,7 @@ def test_a_grid_is_every_combination() -> None:
         Trial("learning_rate=0.005,output=0.2", ("train.learning_rate=0.005", "model.dropout.output=0.2")),
     ]
     assert _names("translate.beam_size=range(1,4)") == ["beam_size=1", "beam_size=2", "beam_size=3"]
-    assert _names("+variants.dot.attention=dot") == ["attention=dot"]
+    assert _names("+variants.dot.attention=dot") == ["dot.attention=dot"]
 
 
 def test_keys_are_as_long_as_tells_them_apart() -> None:
@@ -31,6 +31,13 @@ def test_keys_are_as_long_as_tells_them_apart() -> None:
     assert _names("tokenize.source.vocabulary=6000", "tokenize.target.vocabulary=4000") == [
         "source.vocabulary=6000,target.vocabulary=4000"
     ]
+
+
+def test_another_sweeps_trials_have_other_names() -> None:
+    """Or the second would find the first one's experiments done, and train nothing."""
+    assert _names("model.encoder.hidden_size=128") == ["encoder.hidden_size=128"]
+    assert _names("model.decoder.hidden_size=128") == ["decoder.hidden_size=128"]
+    assert _names("model.encoder={hidden_size: 128}") != _names("model.decoder={hidden_size: 128}")
 
 
 def test_a_name_is_legal_in_git_and_still_unique() -> None:

@@ -65,6 +65,18 @@ def test_only_results_on_one_test_set_are_ranked() -> None:
     assert ranked.left_out == 2
 
 
+def test_without_results_of_the_present_commit_the_next_ones_are_ranked() -> None:
+    """On one test set all the same."""
+    states = [
+        Snapshot("HEAD", {}, {}, []),
+        _snapshot("one", _scores("a" * 16, 20.0)),
+        _snapshot("other-data", _scores("b" * 16, 90.0), test_set="bb"),
+    ]
+    ranked = leaderboard.leaderboard(states, "bleu")
+    assert [row["experiment"] for row in ranked.rows] == ["one"]
+    assert ranked.left_out == 1
+
+
 def test_scores_that_other_parameters_made_are_nobodys() -> None:
     """An experiment that ran only some stages still holds its commit's scores of the other models."""
     states = [

@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import nmt
 from nmt.commands.model_choice import Choice
 from nmt.errors import UserError
 from nmt.files import sha256, write_json
-from nmt.serving.worker import Worker
+from nmt.serving.worker import Failure, Search, Worker
 from nmt.translator import Translator
 from nmt.word_view import word_view
 from tests.bundles import write_bundle
@@ -70,7 +71,8 @@ def impatient(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
     """A server without attention, with room for few and time for little."""
     log = tmp_path_factory.mktemp("log") / "log"
     limits = ("--max-queue", "3", "--max-batch", "1", "--timeout", "4", "--max-beam", "2")
-    with serving(bundles["none"], log, *limits) as running:
+    names = ("--allow-host", "nmt.example.org:8000", "--allow-host", "2001:db8::5")
+    with serving(bundles["none"], log, *limits, *names) as running:
         yield running
 
 
@@ -125,6 +127,21 @@ def test_the_servers_limit_is_a_requests_default(impatient: Server, bundles: dic
     assert impatient.translate("猫", beam_size=3).status_code == 422
 
 
+def test_no_request_is_allowed_that_could_never_wait(impatient: Server) -> None:
+    """More sources than the queue has room for are too many: "try again later" would hold for ever."""
+    with impatient.client() as client:
+        assert client.get("/version").json()["limits"]["lines"] == 3
+    assert impatient.translate(*["猫"] * 4).status_code == 422
+
+
+@pytest.mark.parametrize("name", ["nmt.example.org", "NMT.example.org:8000", "[2001:db8::5]", "[2001:db8::5]:8000"])
+def test_names_that_were_allowed_are_answered(impatient: Server, name: str) -> None:
+    """However their case, port and brackets were written for `--allow-host`."""
+    with impatient.client() as client:
+        assert client.get("/version", headers={"Host": name}).status_code == 200
+        assert client.get("/version", headers={"Host": f"x{name}"}).status_code == 421
+
+
 def test_without_a_process_to_spare_the_worker_says_so_and_tries_again(bundles: dict[str, Path]) -> None:
     """Nothing can be opened at the moment; later it can."""
     worker = Worker(Choice(bundles["additive"], None, "cpu", 1))
@@ -137,6 +154,23 @@ def test_without_a_process_to_spare_the_worker_says_so_and_tries_again(bundles: 
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert not worker.ready
     assert worker.start()["languages"] == {"source": "zh", "target": "en"}
+    worker.stop()
+
+
+def test_a_process_is_not_replaced_by_one_with_another_model(bundles: dict[str, Path], tmp_path: Path) -> None:
+    """The server has told its clients which model answers them."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundles["additive"], bundle)
+    worker = Worker(Choice(bundle, None, "cpu", 1))
+    worker.start()
+    shutil.rmtree(bundle)
+    shutil.copytree(bundles["none"], bundle)
+    worker.stop()
+    (failure,) = worker.translate(["猫"], Search(beam_size=1, n_best=1, attention=False), 60.0)
+    assert failure == Failure(f"{bundle} holds another model than when this server began: start it again")
+    shutil.rmtree(bundle)
+    shutil.copytree(bundles["additive"], bundle)
+    assert not isinstance(worker.translate(["猫"], Search(beam_size=1, n_best=1, attention=False), 60.0)[0], Failure)
     worker.stop()
 
 
@@ -268,6 +302,16 @@ def test_a_slow_client_is_told_and_left(server: Server, begun: bytes) -> None:
             assert server.translate("猫").status_code == 200
         status, _, body = answer_of(connection)
         assert (status, error_of(body)) == (408, "the request was not there within 1 seconds")
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("begun", [b"POST /transl", post(b'{"source"', "Content-Length: 500")], ids=["head", "body"])
+def test_a_slow_request_behind_another_is_told_too(server: Server, begun: bytes) -> None:
+    """It came in the same packet: nothing further comes to remind the server of it."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(post(json.dumps({"source": ["猫"]}).encode()) + begun)
+        assert answer_of(connection)[0] == 200
+        assert answer_of(connection)[0] == 408
         assert connection.recv(1) == b""
 
 

@@ -26,8 +26,9 @@ from nmt.decoding import Decoding
 from nmt.errors import UserError
 from nmt.tracking import place, spool, values
 from nmt.tracking.model import alias
-from nmt.tracking.publish import Published
+from nmt.tracking.publish import Published, find_or_create
 from nmt.tracking.registry import registry
+from nmt.tracking.result import Result
 from nmt.tracking.store import Curves, Store, open_store
 from nmt.translator import Translator
 from tests.bundles import write_bundle
@@ -407,6 +408,32 @@ def test_a_run_tells_the_commit_and_local_changes(project: Path, monkeypatch: py
     assert load_params().train.max_epochs == 3
 
 
+@pytest.mark.parametrize("dirty", [True, False])
+def test_commit_and_changes_are_of_one_moment(project: Path, dirty: bool) -> None:
+    """A run is there from the training's begin; what is committed meanwhile does not part its commit from its patch."""
+    files.write_text(Path(".gitignore"), "/.nmt/\n/mlflow.db\n/mlartifacts/\n")
+    git("init", "--quiet")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "Start")
+    if dirty:
+        set_param("max_epochs: 12", "max_epochs: 3")
+    make_training("plain")
+    store = _store()
+    with place.lock():
+        find_or_create(store, Result.present("plain", 1))
+    assert _run("plain").data.tags["git.dirty"] == str(dirty).lower()
+    files.write_text(Path("NOTES"), "one")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "Meanwhile")
+    if not dirty:
+        files.write_text(Path("NOTES"), "two")
+    _publish()
+    run = _run("plain")
+    assert run.data.tags["git.commit"] == git("rev-parse", "HEAD")
+    assert run.data.tags["git.dirty"] == str(not dirty).lower()
+    assert ("changes.patch" in artifacts(_store().client, run.info.run_id)) == (not dirty)
+
+
 def test_outside_git_the_commit_is_absent(project: Path) -> None:
     """Nothing is invented."""
     make_training("plain")
@@ -424,6 +451,19 @@ def test_comparisons_are_runs_of_their_own(project: Path) -> None:
     for run in state.values():
         assert run["artifacts"] == ["comparison/comparison.md", "comparison/curves.png"]
         assert (run["status"], run["tags"]["kind"]) == ("FINISHED", "comparison")
+
+
+def test_a_comparisons_run_ends_at_last(project: Path) -> None:
+    """Also if its end did not reach the store when its files did."""
+    make_comparison("# One\n")
+    _publish()
+    client = _store().client
+    experiment = client.get_experiment_by_name("nmt")
+    assert experiment is not None
+    (run_id,) = (run.info.run_id for run in client.search_runs([experiment.experiment_id]))
+    client.update_run(run_id, status="RUNNING")
+    _publish()
+    assert client.get_run(run_id).info.status == "FINISHED"
 
 
 def test_the_page_belongs_to_its_comparison(project: Path) -> None:
@@ -678,6 +718,10 @@ def test_runs_land_in_the_workspace(project: Path, monkeypatch: pytest.MonkeyPat
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
     assert place.workspace() == project
+    for given, meant in (("sqlite:///runs/a.db", f"sqlite:///{project}/runs/a.db"), ("sqlite:////x.db",) * 2):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+        assert place.tracking_uri() == meant
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.setenv("DVC_ROOT", "/elsewhere")
     assert place.tracking_uri() == "sqlite:////elsewhere/mlflow.db"
     assert place.artifact_root(place.tracking_uri()) == "file:///elsewhere/mlartifacts"

@@ -327,6 +327,8 @@ class Params(Section):
 
 def load_yaml(path: Path) -> Any:
     """Read YAML 1.2 as DVC does: `1e-05` is a number."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist here; go to the repository's root, or `git restore {path}`")
     return parse_yaml(read_text(path), path)
 
 

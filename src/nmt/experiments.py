@@ -5,11 +5,13 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from nmt import paths
+from nmt.config import load_yaml
 from nmt.errors import UserError
+from nmt.leaderboard import leaves
 from nmt.processes import PROCESSES, cores
 from nmt.repository import dvc, git
 
@@ -56,8 +58,9 @@ def finished() -> list[Experiment]:
 def trials(settings: Sequence[str], state: str) -> list[Trial]:
     """The points of a grid in the notation of `dvc exp run --set-param`: `train.learning_rate=0.003,0.005`.
 
-    A trial is named after its values, so that one knows it at a glance and a second call finds it. `state` tells the
-    trials of a changed workspace from those of the commit; it is empty where nothing is changed.
+    A trial is named after its values, so that one knows it at a glance and a second call finds it. The keys in a name
+    are as short as no other key of params.yaml is, so another sweep's trials have other names. `state` tells the trials
+    of a changed workspace from those of the commit; it is empty where nothing is changed.
 
     Raises:
         UserError: the notation is wrong, or two points are the same.
@@ -73,13 +76,14 @@ def trials(settings: Sequence[str], state: str) -> list[Trial]:
         raise UserError(f"{' '.join(settings)} is no grid; write -S train.learning_rate=0.003,0.005") from None
     if len(set(points)) < len(points):
         raise UserError(f"{' '.join(settings)} has the same point twice")
-    return [Trial(_name(point, state), point) for point in points]
+    known = {key for key, _ in leaves(load_yaml(paths.PARAMS))}
+    return [Trial(_name(point, state, known), point) for point in points]
 
 
-def _name(point: Sequence[str], state: str) -> str:
+def _name(point: Sequence[str], state: str, known: Collection[str]) -> str:
     """Such as `learning_rate=0.003,output=0.2`: keys as short as tells them apart; legal for git, and not too long."""
     pairs = [one.lstrip("+~").split("=", 1) for one in point]
-    keys = [key for key, *_ in pairs]
+    keys = {*known, *(key for key, *_ in pairs)}
     plain = ",".join("=".join([_short(key, keys), *value]) for key, *value in pairs)
     legal = _ILLEGAL.sub("-", plain).strip(".-")[:_LONGEST_NAME]
     if legal == plain and not state:
@@ -87,7 +91,7 @@ def _name(point: Sequence[str], state: str) -> str:
     return f"{legal}-{hashlib.sha256(repr((point, state)).encode()).hexdigest()[:8]}"
 
 
-def _short(key: str, keys: Sequence[str]) -> str:
+def _short(key: str, keys: Collection[str]) -> str:
     """The last parts of a dotted key that no other key ends with."""
     parts = key.split(".")
     for count in range(1, len(parts)):

@@ -72,16 +72,17 @@ class Leaderboard:
 
 
 def leaderboard(snapshots: Sequence[Snapshot], metric: str) -> Leaderboard:
-    """Rank the results of all snapshots on the test set of the first one; a result that several hold counts once.
+    """Rank the results of all snapshots on the test set of the first that has any; one that several hold counts once.
 
     `parameters` are those that differ from the first snapshot's.
     """
-    own = {first.test_set(scores) for first in snapshots[:1] for scores in first.scores}
+    with_results = [snapshot for snapshot in snapshots if snapshot.scores]
+    own = {first.test_set(scores) for first in with_results[:1] for scores in first.scores}
     rows: dict[str, dict[str, Any]] = {}
     left_out = set()
     for snapshot in snapshots:
         for scores in snapshot.scores:
-            if own and snapshot.test_set(scores) not in own:
+            if snapshot.test_set(scores) not in own:
                 left_out.add(scores["result_id"])
             elif scores["result_id"] not in rows:
                 changes = changed(snapshots[0].params, snapshot.params)

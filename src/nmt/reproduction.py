@@ -97,12 +97,10 @@ def _reuse_corpus(recorded: dict[str, Any], folder: Path) -> None:
 
 
 def _blobs(cache: Path, md5: str) -> list[str]:
-    """The md5s of all that belongs to an output: the listing and the files of a folder."""
-    listing = _place(cache, md5)
-    if not md5.endswith(".dir"):
+    """The md5s of all that belongs to an output: the listing and the files of a folder; of a harmed listing its own."""
+    if not md5.endswith(".dir") or not _is_unharmed(cache, md5):
         return [md5]
-    inside = files.read_json(listing) if listing.exists() else []
-    return [md5, *(entry["md5"] for entry in inside)]
+    return [md5, *(entry["md5"] for entry in files.read_json(_place(cache, md5)))]
 
 
 def _place(cache: Path, md5: str) -> Path:

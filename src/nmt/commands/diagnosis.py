@@ -114,11 +114,11 @@ def repository() -> Iterator[Finding]:
 
 def inputs() -> Iterator[Finding]:
     """What the copies of `dvc exp run --temp` and `--queue` would lack: inputs that git does not carry."""
-    stages = list((load_yaml(paths.PIPELINE) or {}).get("stages", {}).values())
+    stages = list(((load_yaml(paths.PIPELINE) or {}).get("stages") or {}).values())
     made = {out for stage in stages for key in ("outs", "metrics", "plots") for out in _names(stage.get(key, []))}
     needed = {dep for stage in stages for dep in stage.get("deps", []) if "${" not in dep and not _is_made(dep, made)}
     names = sorted(needed | {str(paths.PARAMS), str(paths.PIPELINE)})
-    tracked = set(git("ls-files", "--", *names).splitlines())
+    tracked = _tracked(*names)
     there = {path.as_posix() for name in names for path in _files(Path(name))}
     missing = sorted(name for name in names if not Path(name).exists())
     if missing:
@@ -128,11 +128,16 @@ def inputs() -> Iterator[Finding]:
     if left:
         todo = "`git add` it (or stop ignoring it); `dvc exp run --temp` and `--queue` run without it"
         yield Finding(BROKEN, "inputs", f"git does not carry {', '.join(left[:_SHOWN])}; {todo}")
-    if private := [path for path in _corpus_files() if path not in set(git("ls-files", "--", path).splitlines())]:
+    if private := [path for path in _corpus_files() if path not in _tracked(path)]:
         todo = "an experiment in a copy takes the corpus from DVC's cache, so `dvc repro fetch` once before it"
         yield Finding(NOTE, "inputs", f"{', '.join(private)} is not in git; {todo}")
     if not left and not missing:
         yield Finding(OK, "inputs", f"git carries all {len(there)} files that stages read, so copies have them")
+
+
+def _tracked(*names: str) -> set[str]:
+    """The files that git carries below these names, spelled as they are (-z)."""
+    return set(git("ls-files", "-z", "--", *names).split("\0"))
 
 
 def _corpus_files() -> list[str]:

@@ -73,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     from nmt.serving.request import Limits
     from nmt.serving.worker import Worker
 
-    limits = Limits(arguments.max_body, arguments.max_lines, arguments.max_characters, arguments.max_beam)
+    lines = min(arguments.max_lines, arguments.max_queue)  # more could never wait together
+    limits = Limits(arguments.max_body, lines, arguments.max_characters, arguments.max_beam)
     sizes = Sizes(
         batch=arguments.max_batch,
         characters=arguments.max_characters,
@@ -81,13 +82,13 @@ def run(arguments: argparse.Namespace) -> int:
         wait=arguments.max_wait / 1000,
         seconds=arguments.timeout,
     )
-    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    host = _in_address(arguments.host)
     model = chosen(arguments, threads=1)
     workers = [Worker(model) for _ in range(arguments.workers)]
     try:
         with server.listen(arguments.host, arguments.port) as sock, ThreadPoolExecutor() as threads:
             about, *_ = threads.map(Worker.start, workers)
-            hosts = {*LOOPBACK, host, *arguments.allow_host}
+            hosts = {*LOOPBACK, host, *(app.host_name(_in_address(name)) for name in arguments.allow_host)}
             application = app.build(Batcher(workers, sizes), about, limits, hosts, arguments.timeout)
             address = f"http://{host}:{sock.getsockname()[1]}/"
             print(f"{model.folder} (model {about['model'][:12]}) answers at {address}", flush=True)
@@ -96,3 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
         for worker in workers:
             worker.stop()
     return 0
+
+
+def _in_address(host: str) -> str:
+    """As it stands in an address: IPv6 in brackets."""
+    return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host

@@ -40,8 +40,9 @@ class Protocol(H11Protocol):
         self._relax()
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+    def handle_events(self) -> None:
+        """Look at what is there: called for new bytes, and, when an answer is out, for what came behind its request."""
+        super().handle_events()
         waiting = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
         if waiting or self.conn.their_state is h11.SEND_BODY:
             self._expect()

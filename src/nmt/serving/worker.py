@@ -62,6 +62,7 @@ class Worker:
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: _Pipe | None = None
         self._loaded = self._ended = False
+        self._digest: str | None = None
 
     @property
     def ready(self) -> bool:
@@ -73,7 +74,8 @@ class Worker:
         """Start the process, wait until it has its model, and return what it tells of it.
 
         Raises:
-            UserError: the model cannot be loaded, or the machine has no process to spare.
+            UserError: the model cannot be loaded, it is not the one that an earlier start found, or the machine has no
+                process to spare.
         """
         self.stop()
         context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
@@ -97,7 +99,10 @@ class Worker:
         if isinstance(hello, Failure):
             self.stop()
             raise UserError(hello.reason)
-        self._loaded = True
+        if self._digest not in (None, hello["model"]):
+            self.stop()
+            raise UserError(f"{self.model.folder} holds another model than when this server began: start it again")
+        self._digest, self._loaded = hello["model"], True
         return dict(hello)
 
     def translate(self, sources: Sequence[str], search: Search, seconds: float) -> list[Answer | Failure]:

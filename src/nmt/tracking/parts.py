@@ -78,9 +78,14 @@ def parts_of(result: Result) -> Iterator[Part]:
 
 
 def _log_provenance(store: Store, run: "Run") -> None:
-    """params.yaml, and the local changes if there are any."""
+    """params.yaml, the commit, and the local changes if there are any.
+
+    Commit and changes are of one moment: the commit that the run was created with may have had others.
+    """
     store.client.log_artifact(run.info.run_id, str(paths.PARAMS))
     checkout = provenance.read_checkout()
+    for name, value in (checkout.tags() if checkout else {}).items():
+        store.client.set_tag(run.info.run_id, name, value)
     if checkout and checkout.dirty:
         with tempfile.TemporaryDirectory() as scratch:
             files.write_bytes(Path(scratch) / CHANGES, provenance.changes(checkout))

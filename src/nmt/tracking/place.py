@@ -49,9 +49,16 @@ def workspace() -> Path:
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, else an SQLite file in the workspace, as an absolute address."""
-    path = str(workspace() / "mlflow.db").replace("%", "%25").replace("?", "%3F")  # the rest SQLAlchemy takes as it is
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{path}"
+    """`MLFLOW_TRACKING_URI`, else an SQLite file in the workspace.
+
+    A relative path of SQLite's becomes absolute, from the workspace: in the copy of an experiment it would be lost.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
+    path = uri.removeprefix(_SQLITE)
+    if not uri.startswith(_SQLITE) or not path or path.startswith(("/", ":")):
+        return uri
+    root = str(workspace()).replace("%", "%25").replace("?", "%3F")  # the rest SQLAlchemy takes as it is
+    return f"{_SQLITE}{root}/{path}"
 
 
 def artifact_root(uri: str) -> str | None:

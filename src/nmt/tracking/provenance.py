@@ -32,6 +32,11 @@ class Checkout:
     def dirty(self) -> bool:
         return bool(self.status)
 
+    def tags(self) -> dict[str, str]:
+        """What a run says of it."""
+        dirty = str(self.dirty).lower()
+        return {"git.commit": self.commit, "mlflow.source.git.commit": self.commit, "git.dirty": dirty}
+
 
 def read_checkout() -> Checkout | None:
     """The working tree's state; None outside git, or before the first commit."""
@@ -62,8 +67,7 @@ def provenance_tags() -> dict[str, str]:
     """Tags of a new run; those that cannot be known are absent."""
     tags = {name: os.environ[name] for name in _DVC_VARIABLES if os.environ.get(name)}
     if checkout := read_checkout():
-        tags["git.commit"] = tags["mlflow.source.git.commit"] = checkout.commit
-        tags["git.dirty"] = str(checkout.dirty).lower()
+        tags |= checkout.tags()
     return tags
 
 

@@ -96,7 +96,7 @@ def published_comparison() -> Published | None:
         tags = {"result_id": f"comparison-{digest}", "kind": "comparison", **provenance_tags()}
         run = store.find(tags["result_id"]) or store.create(name, tags)
         added = tuple(_log_new(store, run, parts))
-        if added:
+        if added or run.info.status != "FINISHED":
             store.client.set_terminated(run.info.run_id, "FINISHED")
     return Published(name, added)
 
