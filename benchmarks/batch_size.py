@@ -130,7 +130,8 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    device = resolve(Runtime(device=arguments.device, precision="float32", threads=arguments.threads)).device
+    runtime = Runtime(device=arguments.device, precision="float32", threads=arguments.threads, kernels="auto")
+    device = resolve(runtime).device
     torch.manual_seed(1)
     print("| batch | best rate | dev loss | of 64 sentences' | tokens/s | of linear's speed | updates |")
     print("|---|--:|--:|--:|--:|--:|--:|")

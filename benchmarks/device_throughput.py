@@ -100,7 +100,8 @@ def main() -> None:
     parser.add_argument("--precisions", choices=PRODUCTS, nargs="+", default=list(PRODUCTS))
     parser.add_argument("--deterministic", choices=["on", "off"], default="on")
     arguments = parser.parse_args()
-    device = resolve(Runtime(device=arguments.device, precision="float32", threads=arguments.threads)).device
+    runtime = Runtime(device=arguments.device, precision="float32", threads=arguments.threads, kernels="auto")
+    device = resolve(runtime).device
     torch.use_deterministic_algorithms(arguments.deterministic == "on")
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{arguments.threads} threads"
     print(f"{device.type}, {name}, deterministic {arguments.deterministic}\n")

@@ -116,7 +116,8 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    device = resolve(Runtime(device=arguments.device, precision="float32", threads=arguments.threads)).device
+    runtime = Runtime(device=arguments.device, precision="float32", threads=arguments.threads, kernels="auto")
+    device = resolve(runtime).device
     print(f"{device.type}, {arguments.threads} threads, smallest operation {1e3 * launch_cost(device):.1f} us\n")
     print("| shape | products | forward, ms a step | floor | share | both ways, ms a step | floor | share |")
     print("|---|---|--:|--:|--:|--:|--:|--:|")

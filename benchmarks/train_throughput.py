@@ -12,6 +12,7 @@ rounds), against the textbook loop of the same round the median ratio and range,
 """
 
 import argparse
+import functools
 import statistics
 import sys
 import time
@@ -25,6 +26,7 @@ from torch import nn
 from nmt import paths
 from nmt.batching import ParallelText
 from nmt.config import Joining, Model, Runtime, load_params
+from nmt.model import compiled
 from nmt.model.seq2seq import Seq2Seq
 from nmt.runtime import PRODUCTS, resolve
 from nmt.subwords import PAD
@@ -124,9 +126,15 @@ def train_joeynmt(text: Bench) -> Clock:
 
 
 def train_ours(
-    text: Bench, attention: str, precision: str, device: torch.device = CPU, by_graphs: bool = False
+    text: Bench,
+    attention: str,
+    precision: str,
+    device: torch.device = CPU,
+    by_graphs: bool = False,
+    kernels: bool = True,
 ) -> Clock:
     """The project's own trainer, with all that it does at each update."""
+    compiled.allow(kernels)
     model = make_model(attention).to(device)
     model.product_dtype = PRODUCTS[precision]
     clock: Clock = []
@@ -184,7 +192,7 @@ def operations(text: Bench, attention: str) -> float:
 def print_shares(text: Bench, speeds: dict[str, list[float]], peaks: dict[str, list[float]]) -> None:
     """How much of the processor's measured product speed each of our trainings uses."""
     for name, values in speeds.items():
-        kind, _, precision = name.partition(", ")
+        kind, precision, *_ = name.split(", ")
         if kind in ("attention", "plain"):
             needed = operations(text, "additive" if kind == "attention" else "none")
             shares = [value * needed / best for value, best in zip(values, peaks[precision], strict=True)]
@@ -200,10 +208,12 @@ def systems(text: Bench) -> dict[str, Callable[[], Clock]]:
         "textbook, float32": lambda: train_textbook(text, Textbook(make_model("additive"), DROPOUT)),
         **others,
         "plain of nn.GRU layers, float32": lambda: train_textbook(text, TextbookPlain(make_model("none"), DROPOUT)),
-        "attention, float32": lambda: train_ours(text, "additive", "float32"),
-        "attention, bfloat16": lambda: train_ours(text, "additive", "bfloat16"),
-        "plain, float32": lambda: train_ours(text, "none", "float32"),
-        "plain, bfloat16": lambda: train_ours(text, "none", "bfloat16"),
+        **{
+            f"{name}, {precision}{suffix}": functools.partial(train_ours, text, kind, precision, kernels=kernels)
+            for kernels, suffix in ((True, ""), (False, ", without kernels"))
+            for name, kind in (("attention", "additive"), ("plain", "none"))
+            for precision in PRODUCTS
+        },
     }
 
 
@@ -214,7 +224,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    resolve(Runtime(device="cpu", precision="float32", threads=arguments.threads))
+    runtime = Runtime(device="cpu", precision="float32", threads=arguments.threads, kernels="auto")
+    resolve(runtime)
     text = Bench.draw(arguments.batches)
     check_same_loss(text)
     speeds: dict[str, list[float]] = {}

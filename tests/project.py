@@ -118,7 +118,7 @@ class Project:
 
 SMALL_PARAMS: dict[str, object] = {
     "corpus": {"name": "local", "source": "de", "target": "en"},
-    "runtime": {"device": "cpu", "precision": "float32", "threads": 1},
+    "runtime": {"device": "cpu", "precision": "float32", "threads": 1, "kernels": "auto"},
     "prepare.test_pairs": 30,
     "prepare.dev_pairs": 20,
     "prepare.length_strata": 2,

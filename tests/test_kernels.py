@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.model.recurrence import Layer, run_attended, run_sequence, working_kernels
+from nmt.model import compiled
+from nmt.model.recurrence import Layer, run_attended, run_sequence
 
 from .models import tiny_model, with_dropout
 from .test_training import copies
@@ -130,16 +131,16 @@ def test_where_kernels_cannot_be_built_the_loop_is_taken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With one line that says why, once; where they can, they are taken."""
-    working_kernels.cache_clear()
-    assert working_kernels(DEVICE) is kernels
+    compiled._triton.cache_clear()
+    assert compiled._triton(DEVICE) is kernels
 
     def fail(*_: object) -> None:
         raise RuntimeError("Failed to find C compiler\nset CC")
 
     monkeypatch.setattr(kernels, "try_out", fail)
-    working_kernels.cache_clear()
-    assert [working_kernels(DEVICE) for _ in range(2)] == [None, None]
-    working_kernels.cache_clear()
+    compiled._triton.cache_clear()
+    assert [compiled._triton(DEVICE) for _ in range(2)] == [None, None]
+    compiled._triton.cache_clear()
     said = capsys.readouterr().err
     assert said == "no Triton kernels (Failed to find C compiler): recurrences take several times as long\n"
 

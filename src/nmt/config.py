@@ -70,6 +70,7 @@ class Runtime(Section):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16"]
     threads: Threads
+    kernels: Literal["auto", "none"]
 
 
 class UnicodeForms(Section):

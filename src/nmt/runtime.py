@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from nmt.config import Runtime
 from nmt.errors import UserError
+from nmt.model import compiled
 
 PRODUCTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -40,6 +41,7 @@ def resolve(runtime: Runtime) -> Resolved:
     if precision == "auto":
         precision = "bfloat16" if _has_fast_bfloat16(device) else "float32"
     torch.set_num_threads(runtime.threads)
+    compiled.allow(runtime.kernels == "auto")
     _keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS may sum in another order
     torch.use_deterministic_algorithms(True)

@@ -97,7 +97,7 @@ class Translator:
         The arithmetic is float32 on every device. `threads` of None: one for each core. Who asks for more than one of
         the `processes` closes the translator in the end.
         """
-        chosen = resolve(Runtime(device=device, precision="float32", threads=1)).device
+        chosen = resolve(Runtime(device=device, precision="float32", threads=1, kernels="auto")).device
         if threads is None:
             threads = (os.cpu_count() or 1) if chosen.type == "cpu" else 1
         folders = [Path(directory), *others]

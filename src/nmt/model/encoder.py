@@ -1,11 +1,7 @@
 """Reads the source sentence."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from nmt.model.cells import CELLS
 from nmt.model.normalization import Norm
@@ -50,12 +46,17 @@ class RecurrentLayer(nn.Module):
         return tuple(self.hidden_weight.new_zeros(shape) for _ in range(self.cell.states))
 
     def run(
-        self, inputs_TDBG: Tensor, start: tuple[Tensor, ...], mask_DBH: Tensor | None, dtype: torch.dtype
+        self,
+        inputs_TDBG: Tensor,
+        start: tuple[Tensor, ...],
+        mask_DBH: Tensor | None,
+        dtype: torch.dtype,
+        mirror_TB: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states [T, D, B, H] over projected inputs."""
+        """Hidden states [T, D, B, H] over projected inputs; the second direction goes by `mirror_TB`."""
         norm = Norm(*(each[:, None] for each in self.norm)) if self.norm else None
         hidden, _ = run_sequence(
-            self.cell.name, inputs_TDBG, start, self.hidden_weight, self.hidden_bias, mask_DBH, dtype, norm
+            self.cell.name, inputs_TDBG, start, self.hidden_weight, self.hidden_bias, mask_DBH, dtype, norm, mirror_TB
         )
         return hidden
 
@@ -121,41 +122,11 @@ class Encoder(nn.Module):
     def _run(
         self, layer: nn.Module, inputs_SBI: Tensor, mirror_SB: Tensor, recurrent_mask: Tensor | None, dtype: torch.dtype
     ) -> Tensor:
-        """One layer, the second direction's steps mirrored before and after."""
+        """One layer; the second direction reads each sentence from its end."""
         assert isinstance(layer, RecurrentLayer)
         projected_SDBG = layer.project(inputs_SBI, dtype)
-        if self.directions == 2:
-            projected_SDBG = torch.stack([projected_SDBG[:, 0], _mirrored(projected_SDBG[:, 1], mirror_SB)], dim=1)
         mask_DBH = None
         if recurrent_mask is not None:
             mask_DBH = torch.unflatten(recurrent_mask, -1, (self.directions, -1)).transpose(0, 1)
-        hidden_SDBH = layer.run(projected_SDBG, layer.start(inputs_SBI.shape[1]), mask_DBH, dtype)
-        if self.directions == 2:
-            hidden_SDBH = torch.stack([hidden_SDBH[:, 0], _mirrored(hidden_SDBH[:, 1], mirror_SB)], dim=1)
-        return hidden_SDBH
-
-
-class _Mirrored(torch.autograd.Function):
-    """Each sentence's steps in the order that `mirror_SB` gives, which done twice is none.
-
-    So the way back is the same once more. As a `gather` it would add up what cannot meet: a pass over zeros first, and
-    on CUDA, where sums must keep an order, a sort of all numbers.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, steps_SBX: Tensor, mirror_SB: Tensor) -> Tensor:
-        ctx.save_for_backward(mirror_SB)
-        return _gathered(steps_SBX, mirror_SB)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_steps_SBX: Tensor) -> tuple[Tensor, None]:
-        (mirror_SB,) = ctx.saved_tensors
-        return _gathered(d_steps_SBX, mirror_SB), None
-
-
-def _gathered(steps_SBX: Tensor, mirror_SB: Tensor) -> Tensor:
-    return steps_SBX.gather(0, mirror_SB[..., None].expand_as(steps_SBX))
-
-
-_mirrored: Callable[[Tensor, Tensor], Tensor] = _Mirrored.apply
+        mirror = mirror_SB if self.directions == 2 else None
+        return layer.run(projected_SDBG, layer.start(inputs_SBI.shape[1]), mask_DBH, dtype, mirror)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nmt.model import compiled
+from nmt.model.native import output as native
 from nmt.model.products import Factor, operand, product
 
 CHUNK = 2048
@@ -28,6 +30,8 @@ def smoothed_cross_entropy(
     (Szegedy et al. 2016, section 7). Of `counted_N`, those that are false enter no sum; with it nothing that is
     computed depends on what a tensor holds.
     """
+    if counted_N is None and readout_NE.shape[1] % 2 == 0 and compiled.on_cpu(readout_NE):
+        return native.smoothed_cross_entropy(readout_NE, weight_VE, bias_V, targets_N, smoothing, dtype, CHUNK)
     apply: Callable[..., tuple[Tensor, Tensor]] = _SmoothedCrossEntropy.apply
     return apply(readout_NE, weight_VE, bias_V, targets_N, smoothing, dtype, counted_N)
 

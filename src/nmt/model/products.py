@@ -12,6 +12,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from nmt.model import compiled
+from nmt.model.native import products as native
+
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """`inputs @ weight.T + bias`; the product alone runs in `dtype` when that is bfloat16."""
@@ -26,7 +29,8 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-        rows, factor = operand(inputs, dtype).flatten(0, -2), operand(weight, dtype)
+        rows = operand(inputs, dtype).flatten(0, -2)
+        factor = weight if _native(rows, weight, weight.t()) else operand(weight, dtype)
         ctx.save_for_backward(rows, factor)
         ctx.size, ctx.biased = inputs.shape, bias is not None
         return product(rows, factor, bias).view(*inputs.shape[:-1], len(weight))
@@ -48,7 +52,12 @@ class _Linear(torch.autograd.Function):
 
 
 def product(rows_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
-    """`rows @ weight.T + bias` of operands, as float32; the weight may be a transposed one."""
+    """`rows @ weight.T + bias` of operands, as float32; the weight may be a transposed one.
+
+    Compiled kernels take a float32 weight beside rows of either type, and round it themselves.
+    """
+    if _native(rows_MK, weight_NK):
+        return native.product(rows_MK, weight_NK, bias_N)
     if rows_MK.dtype is not torch.bfloat16:
         if rows_MK.dtype is torch.float32 and _packs(rows_MK.device.type, torch.float32):
             # Also without packing oneDNN is a tenth faster than BLAS, to which functional.linear goes in float32. For
@@ -64,8 +73,16 @@ def product(rows_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) ->
 
 def weight_gradient(d_results_MN: Tensor, rows_MK: Tensor) -> Tensor:
     """`d_results.T @ rows` of operands, as float32 (float64 of such)."""
+    if compiled.on_cpu(d_results_MN):
+        return native.weight_gradient(d_results_MN, rows_MK)
     gradient = d_results_MN.t() @ rows_MK
     return gradient.float() if rows_MK.dtype is torch.bfloat16 else gradient
+
+
+def _native(rows_MK: Tensor, *weights: Tensor) -> bool:
+    """Whether compiled kernels multiply these: float32 weights, inner numbers that come in pairs."""
+    fit = all(weight.dtype is torch.float32 and weight.shape[1] % 2 == 0 for weight in weights)
+    return fit and compiled.on_cpu(rows_MK)
 
 
 def operand(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,15 +3,12 @@
 A loop of small modules makes autograd keep every intermediate result and accumulate each weight's gradient in T small
 products. Here the loop holds the sequential work only: inputs are projected before it, weight gradients are one product
 after it, and backward is written out. The step-by-step decoder in decoder.py is the readable reference; tests hold both
-together (gradients in float64 included). On a GPU the commonest of them, a GRU layer, has kernels of its own
-(kernels.py).
+together (gradients in float64 included). The commonest of them, a GRU layer, has compiled kernels (compiled.py).
 
 `run_sequence`      a GRU or LSTM over given inputs: the encoder's layers and the plain decoder
 `run_attended`      one or more layers of them whose next input holds the context that the last state attended to
 """
 
-import functools
-import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from types import ModuleType
@@ -21,7 +18,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nmt.model import compiled
 from nmt.model.cells import CELLS, State, Tape, by_step
+from nmt.model.native import recurrence as native
+from nmt.model.native.library import LANES
 from nmt.model.normalization import Norm, make_tape
 from nmt.model.products import Factor, operand, operand_type, weight_gradient
 from nmt.model.scorers import SCORERS, Scorer
@@ -36,45 +36,66 @@ def run_sequence(
     mask_DBH: Tensor | None,
     dtype: torch.dtype,
     norm: Norm | None = None,
+    mirror_TB: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Run D independent recurrences side by side.
 
     `inputs_TDBG` are projected inputs with their bias, `start` the first state ([D, B, H] each), `mask_DBH` the dropout
     mask on the recurrent product's operand, `dtype` the products' type; with a `norm` ([D, 1, G] each) the cells
-    normalise. Returns hidden states [T, D, B, H] and, of an LSTM, memories.
+    normalise. The second direction's step t stands at `mirror_TB[t]`, if that is given: an order that is its own
+    inverse. Returns hidden states [T, D, B, H] and, of an LSTM, memories.
     """
-    kernels = _kernels(cell, norm, inputs_TDBG)
+    kernels = _kernels(cell, norm, inputs_TDBG, start[0].shape[-1])
+    if kernels is native:
+        return native.run_sequence(inputs_TDBG, start[0], weight_DGH, bias_DG, mask_DBH, dtype, mirror_TB), None
+    if mirror_TB is not None:
+        turned = _turned(inputs_TDBG, mirror_TB)
+        hidden, memory = run_sequence(cell, turned, start, weight_DGH, bias_DG, mask_DBH, dtype, norm)
+        return _turned(hidden, mirror_TB), None if memory is None else _turned(memory, mirror_TB)
     if kernels is not None:
         return kernels.run_sequence(inputs_TDBG, start[0], weight_DGH, bias_DG, mask_DBH, dtype), None
     apply: Callable[..., tuple[Tensor, ...]] = _Sequence.apply
-    hidden, *memory = apply(cell, dtype, norm, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start, *(norm or ()))
-    return hidden, memory[0] if memory else None
+    states = apply(cell, dtype, norm, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start, *(norm or ()))
+    return states[0], states[1] if len(states) > 1 else None
 
 
-def _kernels(cell: str, norm: Norm | None, inputs: Tensor) -> ModuleType | None:
-    """kernels.py, where it computes this."""
-    fits = inputs.device.type == "cuda" and inputs.dtype == torch.float32 and cell == "gru" and norm is None
-    return working_kernels(inputs.device) if fits else None
-
-
-@functools.cache
-def working_kernels(device: torch.device) -> ModuleType | None:
-    """kernels.py, if what it needs is there: CUDA builds of torch bring Triton, which calls a C compiler."""
-    try:
-        from nmt.model import kernels
-
-        kernels.try_out(device)
-    except Exception as error:  # whatever a compiler may raise
-        reason = (str(error) or type(error).__name__).partition("\n")[0]
-        print(f"no Triton kernels ({reason}): recurrences take several times as long", file=sys.stderr, flush=True)
+def _kernels(cell: str, norm: Norm | None, inputs: Tensor, *widths: int) -> ModuleType | None:
+    """The compiled namesake, where there is one that computes this."""
+    if cell != "gru" or norm is not None or inputs.dtype != torch.float32:
         return None
-    return kernels
+    if compiled.on_cpu(inputs) and all(width % LANES == 0 for width in widths):
+        return native
+    return compiled.on_gpu(inputs.device)
 
 
-def version_of_kernels(device: torch.device) -> str:
-    """Which Triton makes kernels.py's, or "none": another one, or none, may give other last bits."""
-    kernels = working_kernels(device)
-    return "none" if kernels is None else kernels.triton.__version__
+def _turned(steps_TDBX: Tensor, mirror_TB: Tensor) -> Tensor:
+    """The second direction's steps in the order that `mirror_TB` gives."""
+    ahead, back = steps_TDBX.unbind(1)
+    mirrored: Callable[[Tensor, Tensor], Tensor] = _Mirrored.apply
+    return torch.stack([ahead, mirrored(back, mirror_TB)], dim=1)
+
+
+class _Mirrored(torch.autograd.Function):
+    """Each sentence's steps in the order that `mirror_TB` gives, which done twice is none.
+
+    So the way back is the same once more. As a `gather` it would add up what cannot meet: a pass over zeros first, and
+    on CUDA, where sums must keep an order, a sort of all numbers.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, steps_TBX: Tensor, mirror_TB: Tensor) -> Tensor:
+        ctx.save_for_backward(mirror_TB)
+        return _gathered(steps_TBX, mirror_TB)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_steps_TBX: Tensor) -> tuple[Tensor, None]:
+        (mirror_TB,) = ctx.saved_tensors
+        return _gathered(d_steps_TBX, mirror_TB), None
+
+
+def _gathered(steps_TBX: Tensor, mirror_TB: Tensor) -> Tensor:
+    return steps_TBX.gather(0, mirror_TB[..., None].expand_as(steps_TBX))
 
 
 class _Sequence(torch.autograd.Function):
@@ -155,7 +176,8 @@ def run_attended(
     [T, B, S]; the weights are for looking at and carry no gradient.
     """
     only = layers[0]
-    kernels = _kernels(cell, only.norm, inputs_TBG) if len(layers) == 1 else None
+    widths = only.start[0].shape[-1], keys_BSA.shape[-1], values_BSC.shape[-1]
+    kernels = _kernels(cell, only.norm, inputs_TBG, *widths) if len(layers) == 1 else None
     if kernels is not None:
         hidden, contexts, weights = kernels.run_attended(
             score, dtype, inputs_TBG, keys_BSA, values_BSC, absent_BS, query_weight_AH, score_weight_A,

@@ -191,7 +191,7 @@ class Seq2Seq(nn.Module):
         if not batch.fixed:
             places_N = places_N[real_N]
         hidden_NH, contexts_NC, embedded_NE, targets_N = (
-            each.flatten(0, 1) if batch.fixed else each.flatten(0, 1)[places_N]
+            each.flatten(0, 1) if batch.fixed else each.flatten(0, 1).index_select(0, places_N)
             for each in (hidden_TBH, contexts_TBC, embedded_TBE, batch.outputs_BT.t())
         )
         readout_NE = self.decoder.read_out(hidden_NH, contexts_NC, embedded_NE, dtype)

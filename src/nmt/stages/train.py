@@ -29,7 +29,7 @@ from nmt.config import Params, load_params
 from nmt.distributed import Lost, Team
 from nmt.errors import UserError
 from nmt.files import sha256, write_csv, write_json
-from nmt.model.recurrence import version_of_kernels
+from nmt.model import compiled
 from nmt.model.seq2seq import Seq2Seq
 from nmt.runtime import Resolved, alone_on_gpu, processes, processor, resolve
 from nmt.stages.runner import run_for_model
@@ -128,16 +128,14 @@ def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved, tea
 
 def origin(training_id: str, runtime: Resolved) -> Origin:
     """Whose states this training may go on from: its own, from arithmetic that gives the same bits."""
-    known = {
+    return {
         "training": training_id,
         "processor": processor(runtime.device),
         "precision": runtime.precision,
         "threads": str(runtime.threads),
         "torch": torch.__version__,
+        "kernels": compiled.version(runtime.device),
     }
-    if runtime.device.type == "cuda":
-        known["kernels"] = version_of_kernels(runtime.device)
-    return known
 
 
 def train(trainer: Trainer, state: Path, origin: Origin, live: tracking.LiveCurves, name: str) -> None:
@@ -209,6 +207,7 @@ def write_outputs(
             "device": runtime.device.type,
             "precision": runtime.precision,
             "threads": runtime.threads,
+            "kernels": compiled.version(runtime.device).partition(" ")[0],
         },
     )
 

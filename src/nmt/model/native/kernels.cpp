@@ -1,0 +1,19 @@
+// What library.py calls: each function with the struct of its name, once for each type of operand.
+
+#include "loss.h"
+#include "products.h"
+#include "recurrence.h"
+
+#define KERNEL(name, Arguments, function)                                                            \
+    void name##_float32(const nmt::Arguments* arguments) { nmt::function<float>(*arguments); }       \
+    void name##_bfloat16(const nmt::Arguments* arguments) { nmt::function<nmt::Bfloat16>(*arguments); }
+
+extern "C" {
+KERNEL(product, Product, run)
+KERNEL(transposed_product, TransposedProduct, run)
+KERNEL(sequence_forward, Sequence, forward)
+KERNEL(sequence_backward, Sequence, backward)
+KERNEL(attended_forward, Attended, forward)
+KERNEL(attended_backward, Attended, backward)
+KERNEL(loss, Loss, run)
+}

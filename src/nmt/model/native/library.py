@@ -1,0 +1,94 @@
+"""Compiles the C++ beside it, once for each compiler and each version of it, and calls it."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SOURCES = sorted([*Path(__file__).parent.glob("*.h"), *Path(__file__).parent.glob("*.cpp")])
+FLAGS = (
+    "-std=c++17", "-O3", "-fopenmp", "-shared", "-fPIC",
+    "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mfma",
+)  # fmt: skip
+LANES = 16
+"""Numbers in a register."""
+
+Fields = dict[str, Tensor | int | float | None]
+
+
+class NoCompiler(Exception):
+    """The machine has none, or it failed; the message says why."""
+
+
+def fits_processor() -> bool:
+    """Whether this is one that the kernels are written for."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16", False))
+
+
+@functools.cache
+def version() -> str:
+    """What decides the last bits of what is computed here: the sources, the flags, and the compiler."""
+    try:
+        compiler = subprocess.run([_compiler(), "--version"], check=True, capture_output=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise NoCompiler(f"no C++ compiler: {error}") from error
+    digest = hashlib.sha256(" ".join(FLAGS).encode() + compiler)
+    for source in SOURCES:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The kernels, from the user's cache, or compiled (a few seconds). Raises `NoCompiler`."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nmt"
+    compiled = cache / f"kernels-{version()}.so"
+    if not compiled.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        _compile(compiled)
+    return ctypes.CDLL(str(compiled))
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX") or shutil.which("c++") or "c++"
+
+
+def _compile(compiled: Path) -> None:
+    """Several processes may do so at once: each makes its own, and the last one stays."""
+    with tempfile.TemporaryDirectory(dir=compiled.parent) as folder:
+        made = Path(folder) / compiled.name
+        sources = [str(source) for source in SOURCES if source.suffix == ".cpp"]
+        done = subprocess.run([_compiler(), *FLAGS, "-o", str(made), *sources], capture_output=True, text=True)
+        if done.returncode:
+            raise NoCompiler(done.stderr.strip().partition("\n")[0] or f"{_compiler()} failed")
+        made.replace(compiled)
+
+
+class Arguments(ctypes.Structure):
+    """A struct of the C++ code by the names of its fields: numbers, or tensors without gaps, or None."""
+
+    def __init__(self, **fields: Tensor | int | float | None) -> None:
+        for tensor in fields.values():
+            assert not isinstance(tensor, Tensor) or tensor.is_contiguous()
+        super().__init__(
+            **{name: each.data_ptr() if isinstance(each, Tensor) else each for name, each in fields.items()}
+        )
+
+
+def fields(integers: str, tensors: str, floats: str = "") -> list[tuple[str, type]]:
+    """The fields of a struct, by name, in the order of the C++ code."""
+    kinds = [(integers, ctypes.c_long), (floats, ctypes.c_double), (tensors, ctypes.c_void_p)]
+    return [(name, kind) for names, kind in kinds for name in names.split()]
+
+
+def call(kernel: str, dtype: torch.dtype, arguments: Arguments) -> None:
+    """Run a kernel whose operands are of that type."""
+    getattr(library(), f"{kernel}_{str(dtype).removeprefix('torch.')}")(ctypes.byref(arguments))
