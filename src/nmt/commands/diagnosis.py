@@ -233,6 +233,23 @@ def accelerator() -> Iterator[Finding]:
         yield Finding(OK, "GPU", f"none; {version} on {cores()} CPU cores, `runtime.device: auto` takes them")
 
 
+def kernels() -> Iterator[Finding]:
+    """What makes training faster on this CPU."""
+    if importlib.util.find_spec("torch") is None:
+        return
+    from nmt.model.native import library
+
+    if not library.fits_processor():
+        yield Finding(OK, "kernels", "none for this CPU; training goes by torch's own operations")
+        return
+    try:
+        library.library()
+        yield Finding(OK, "kernels", f"compiled for this CPU, version {library.version()}")
+    except library.NoCompiler as error:
+        todo = "with a C++ compiler (g++, or CXX=...) training takes two thirds of the time"
+        yield Finding(NOTE, "kernels", f"{error}; {todo}")
+
+
 def _driver() -> str | None:
     """What NVIDIA's own tool says is there."""
     try:
@@ -280,6 +297,7 @@ CHECKS: tuple[Check, ...] = (
     remote,
     tracking,
     accelerator,
+    kernels,
     disk,
     fonts,
 )

@@ -26,9 +26,9 @@ def on_gpu(device: torch.device) -> ModuleType | None:
 
 
 def on_cpu(*operands: Tensor) -> bool:
-    """Whether native/ computes with these."""
+    """Whether native/ computes with these: numbers on a CPU, in a type that it has, at least one."""
     types = (torch.float32, torch.bfloat16)
-    fit = all(each.device.type == "cpu" and each.dtype in types for each in operands)
+    fit = all(each.device.type == "cpu" and each.dtype in types and each.numel() > 0 for each in operands)
     return _allowed and fit and _native() is not None
 
 

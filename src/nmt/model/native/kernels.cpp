@@ -9,6 +9,8 @@
     void name##_bfloat16(const nmt::Arguments* arguments) { nmt::function<nmt::Bfloat16>(*arguments); }
 
 extern "C" {
+void use_threads(int threads) { omp_set_num_threads(threads); }
+
 KERNEL(product, Product, run)
 KERNEL(transposed_product, TransposedProduct, run)
 KERNEL(sequence_forward, Sequence, forward)
