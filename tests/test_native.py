@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nmt.model import compiled
-from nmt.model.native import library, products
+from nmt.model.native import library, prediction, products
 from nmt.model.native import output as native_output
 from nmt.model.native import recurrence as native_recurrence
 from nmt.model.output import smoothed_cross_entropy
@@ -364,3 +364,51 @@ def test_what_is_switched_off_is_not_used() -> None:
     assert not compiled.on_cpu(torch.zeros(1))
     assert compiled.on_gpu(torch.device("cuda")) is None
     assert compiled.version(torch.device("cpu")) == "none"
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+@pytest.mark.parametrize("words", [5, 37, 6000])
+def test_the_best_words(words: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as by sorting all, ties and barred words included; a forced row has its word."""
+    torch.manual_seed(1)
+    logits, barred = torch.randn(9, words).mul_(4.0).round_(), (0, 1, 2)
+    count = min(count, words)
+    log_p = logits.log_softmax(1)
+    log_p[:, list(barred)] = -torch.inf
+    expected, order = log_p.sort(dim=1, descending=True, stable=True)
+    found, index = prediction.best(logits, count, barred, None, free=0)
+    torch.testing.assert_close(found, expected[:, :count])
+    real = found > -torch.inf
+    assert torch.equal(index[real], order[:, :count][real])
+    forced = torch.tensor([0, 3, 1, 0, 4, 0, 0, 2, 0])
+    held, index = prediction.best(logits, count, barred, forced, free=0)
+    for row, word in enumerate(forced.tolist()):
+        if word:
+            assert (index[row, 0], held[row, 0]) == (
+                word,
+                pytest.approx(logits[row].log_softmax(0)[word].item(), abs=1e-5),
+            )
+            assert held[row, 1:].isneginf().all()
+        else:
+            assert torch.equal(held[row], found[row])
+
+
+@pytest.mark.parametrize("additive", [True, False])
+def test_a_look(additive: bool) -> None:
+    """Attention of several rows of a sentence, in any order, or of one each."""
+    torch.manual_seed(1)
+    query, keys, values = torch.randn(7, 32), torch.randn(4, 19, 32), torch.randn(4, 19, 48)
+    absent = torch.arange(19) >= torch.tensor([19, 3, 1, 17])[:, None]
+    weight, sentences = torch.randn(32) if additive else torch.tensor(0.3), torch.tensor([0, 0, 1, 3, 3, 3, 2])
+
+    def look(query_RK: Tensor, sentence_R: Tensor) -> tuple[Tensor, Tensor]:
+        beside = query_RK[:, None].double(), keys[sentence_R].double()
+        scores = torch.tanh(sum(beside)) @ weight.double() if additive else (beside[0] * beside[1]).sum(-1) * weight
+        weights = scores.masked_fill(absent[sentence_R], -torch.inf).softmax(-1)
+        return (weights[:, None] @ values[sentence_R].double()).squeeze(1).float(), weights.float()
+
+    held = (2.0 * keys).exp() if additive else keys
+    found = prediction.look(additive, query, held, values, weight, absent, sentences)
+    torch.testing.assert_close(found, look(query, sentences), rtol=1e-5, atol=1e-5)
+    alone = prediction.look(additive, query[:4], held, values, weight, absent, None)
+    torch.testing.assert_close(alone, look(query[:4], torch.arange(4)), rtol=1e-5, atol=1e-5)

@@ -27,10 +27,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from nmt.model import compiled
 from nmt.model.attention import AdditiveAttention, GeneralAttention, NoAttention
 from nmt.model.cells import State, step
 from nmt.model.decoder import Decoder, DecoderState, Memory
 from nmt.model.encoder import RecurrentLayer
+from nmt.model.native import prediction as native
+from nmt.model.native.library import LANES
 from nmt.model.normalization import Norm, normalize
 from nmt.model.products import Factor
 from nmt.model.scorers import SATURATED
@@ -192,14 +195,14 @@ def _attend(attention: torch.nn.Module) -> _Attend:
                 torch.matmul(squashed, weight, out=scores_AWS[part])
             return scores_AWS
 
-        return lambda *given: _look(additive, *given)
+        return lambda *given: _look(additive, attention.weight, True, *given)
     assert isinstance(attention, GeneralAttention), f"no prediction with {type(attention).__name__}"
     scale = attention.scale
 
     def general(query_AWK: Tensor, keys_ASK: Tensor) -> Tensor:
         return (query_AWK @ keys_ASK.transpose(1, 2)) * scale
 
-    return lambda *given: _look(general, *given)
+    return lambda *given: _look(general, scale, False, *given)
 
 
 def _summary(query_RK: Tensor, source: Source, places: Places) -> tuple[Tensor, None]:
@@ -209,10 +212,22 @@ def _summary(query_RK: Tensor, source: Source, places: Places) -> tuple[Tensor, 
 
 
 def _look(
-    score: Callable[[Tensor, Tensor], Tensor], query_RK: Tensor, source: Source, places: Places
+    score: Callable[[Tensor, Tensor], Tensor],
+    score_weight: Tensor,
+    additive: bool,
+    query_RK: Tensor,
+    source: Source,
+    places: Places,
 ) -> tuple[Tensor, Tensor]:
-    """The softmax of the scores over real source words, and the values' sum under it."""
+    """The softmax of the scores over real source words, and the values' sum under it.
+
+    `score` computes what a compiled kernel needs the weight and the kind of.
+    """
     values_ASX, keys_ASK, absent_AS = source.memory.values_BSC, source.memory.keys_BSA, source.memory.absent_BS
+    fit = keys_ASK.shape[2] % LANES == 0 and values_ASX.shape[2] % LANES == 0
+    if fit and query_RK.dtype == torch.float32 and compiled.on_cpu(query_RK):
+        sentence_R = None if places.one_each else places.sentence_R(query_RK.device)
+        return native.look(additive, query_RK, keys_ASK, values_ASX, score_weight, absent_AS, sentence_R)
     scores_AWS = score(places.spread(query_RK), keys_ASK)
     weights_AWS = torch.softmax(scores_AWS.masked_fill_(absent_AS[:, None], -torch.inf), dim=-1)
     return places.collect(weights_AWS @ values_ASX), places.collect(weights_AWS)

@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nmt.model import compiled
+from nmt.model.native import prediction as native
 from nmt.places import Places
 from nmt.subwords import BOS, EOS, PAD, UNK
 
@@ -104,8 +106,8 @@ def greedy_search(
     places, previous_R = Places(batch, 1, None), torch.full_like(rows_R, BOS)
     for t in range(steps):
         logits, state, weights = model.step(memory, state, previous_R, places)
-        allowed_RV = _allowed(logits, _forced(prefixes_BP, rows_R, t))
-        gain_R, previous_R = (column_R1.squeeze(1) for column_R1 in _top(allowed_RV, 1))
+        best = _best(logits, _forced(prefixes_BP, rows_R, t), 1)
+        gain_R, previous_R = (column_R1.squeeze(1) for column_R1 in best)
         log_p_B[rows_R] += gain_R
         ids_BT[rows_R, t] = previous_R
         if weights is not None:
@@ -253,8 +255,7 @@ class _Beam:
         """The beam's most probable continuations of each sentence, best first: log p, parent and token, [A, W] each."""
         forced_A = _forced(self.prefixes_BP, self.rows_A, len(self.trace))
         forced_R = None if forced_A is None else forced_A[self.places.sentence_R(forced_A.device)]
-        allowed_RV = _allowed(logits_RV, forced_R)
-        gains_RC, tokens_RC = _top(allowed_RV, min(self.beam_size, logits_RV.shape[1]))
+        gains_RC, tokens_RC = _best(logits_RV, forced_R, min(self.beam_size, logits_RV.shape[1]))
         log_p_AWC = self.log_p_AW[..., None] + self.places.spread(gains_RC)
         log_p_AC, order_AC = log_p_AWC.flatten(1).sort(dim=1, descending=True, stable=True)
         order_AW = order_AC[:, : self.beam_size]
@@ -328,6 +329,13 @@ def _forced(prefixes_BP: Tensor | None, rows: Tensor, step: int) -> Tensor | Non
     if prefixes_BP is None or step >= prefixes_BP.shape[1]:
         return None
     return prefixes_BP[rows, step]
+
+
+def _best(logits_RV: Tensor, forced_R: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
+    """Each row's `count` most probable tokens that it may write, best first, equal ones by id: log p and token."""
+    if logits_RV.dtype == torch.float32 and compiled.on_cpu(logits_RV):
+        return native.best(logits_RV, count, _BARRED, forced_R, free=PAD)
+    return _top(_allowed(logits_RV, forced_R), count)
 
 
 def _allowed(logits_RV: Tensor, forced_R: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 #include "loss.h"
 #include "products.h"
 #include "recurrence.h"
+#include "search.h"
 
 #define KERNEL(name, Arguments, function)                                                            \
     void name##_float32(const nmt::Arguments* arguments) { nmt::function<float>(*arguments); }       \
@@ -18,4 +19,6 @@ KERNEL(sequence_backward, Sequence, backward)
 KERNEL(attended_forward, Attended, forward)
 KERNEL(attended_backward, Attended, backward)
 KERNEL(loss, Loss, run)
+KERNEL(look, Look, run)
+KERNEL(best, Best, run)
 }

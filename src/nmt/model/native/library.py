@@ -76,10 +76,14 @@ def _compile(compiled: Path) -> None:
 
 
 class Arguments(ctypes.Structure):
-    """A struct of the C++ code by the names of its fields: numbers, or tensors without gaps, or None."""
+    """A struct of the C++ code by the names of its fields: numbers, or tensors without gaps, or None.
+
+    It keeps the tensors alive whose addresses it holds.
+    """
 
     def __init__(self, **fields: Tensor | int | float | None) -> None:
-        for tensor in fields.values():
+        self._tensors = list(fields.values())
+        for tensor in self._tensors:
             assert not isinstance(tensor, Tensor) or tensor.is_contiguous()
         super().__init__(
             **{name: each.data_ptr() if isinstance(each, Tensor) else each for name, each in fields.items()}

@@ -1,0 +1,96 @@
+// What a step of prediction does beside products: attention for each hypothesis, and its most probable words.
+
+#pragma once
+
+#include <vector>
+
+#include "recurrence.h"
+
+namespace nmt {
+
+// The weights of each row's attention [rows, source], and the sums of values under them [rows, value_size].
+struct Look {
+    long rows, source, key_size, value_size, additive;
+    const float *queries, *keys, *values, *score_weight;  // [rows, key_size]; the others as Attention has them
+    const std::uint8_t* absent;
+    const std::int64_t* sentences;  // [rows], or null where rows and sentences are the same
+    float *weights, *sums;
+};
+
+template <class T>
+void run(const Look& look) {
+    in_parallel([&](long thread, long threads) {
+        const Attention attention{look.source, look.key_size, look.value_size, look.additive != 0,
+                                  look.keys, look.values, look.absent, look.score_weight};
+        std::vector<float> query(look.key_size);
+        Share share(look.rows, thread, threads);
+        for (long row = share.begin; row < share.end; ++row) {
+            std::copy_n(look.queries + row * look.key_size, look.key_size, query.data());
+            attention.forward(look.sentences ? look.sentences[row] : row, query.data(), look.weights + row * look.source,
+                              look.sums + row * look.value_size);
+        }
+    });
+}
+
+// The `count` most probable words of each row, best first, of equal ones the first; a barred one is in the sum alone. A
+// row that must write a certain word has no other.
+struct Best {
+    long rows, words, count, barred_count, free;
+    const float* logits;         // [rows, words]
+    const std::int64_t* barred;  // [barred_count]
+    const std::int64_t* forced;  // [rows]: the word, or `free`; or null
+    float* log_probabilities;    // [rows, count]; -inf where there are no more
+    std::int64_t* indices;       // [rows, count]
+};
+
+inline void best(const Best& b, long row) {
+    const float* logits = b.logits + row * b.words;
+    float* values = b.log_probabilities + row * b.count;
+    std::int64_t* indices = b.indices + row * b.count;
+    const Vector lowest = all(-INFINITY);
+    Vector highest = lowest, whole = zeros();
+    for (long i = 0; i < b.words; i += LANES)
+        highest = _mm512_max_ps(highest, _mm512_mask_loadu_ps(lowest, lanes(b.words - i), logits + i));
+    const Vector top = all(largest(highest));
+    for (long i = 0; i < b.words; i += LANES) {
+        __mmask16 inside = lanes(b.words - i);
+        whole += _mm512_maskz_mov_ps(inside, exponential(_mm512_maskz_loadu_ps(inside, logits + i) - top));
+    }
+    const Vector log_whole = all(std::log(sum(whole)));
+    std::fill_n(values, b.count, -INFINITY);
+    std::fill_n(indices, b.count, 0);
+    if (b.forced && b.forced[row] != b.free) {
+        indices[0] = b.forced[row];
+        values[0] = logits[indices[0]] - largest(top) - largest(log_whole);
+        return;
+    }
+    const float& last = values[b.count - 1];
+    alignas(64) float found[LANES];
+    for (long i = 0; i < b.words; i += LANES) {
+        Vector log_p = _mm512_mask_loadu_ps(lowest, lanes(b.words - i), logits + i) - top - log_whole;
+        __mmask16 better = _mm512_cmp_ps_mask(log_p, all(last), _CMP_GT_OQ);
+        if (!better) continue;
+        store(found, log_p);
+        for (; better; better &= better - 1) {
+            long lane = __builtin_ctz(better), place = b.count - 1;
+            if (!(found[lane] > last) || std::find(b.barred, b.barred + b.barred_count, i + lane) != b.barred + b.barred_count)
+                continue;
+            for (; place > 0 && found[lane] > values[place - 1]; --place) {
+                values[place] = values[place - 1];
+                indices[place] = indices[place - 1];
+            }
+            values[place] = found[lane];
+            indices[place] = i + lane;
+        }
+    }
+}
+
+template <class T>
+void run(const Best& b) {
+    in_parallel([&](long thread, long threads) {
+        Share share(b.rows, thread, threads);
+        for (long row = share.begin; row < share.end; ++row) best(b, row);
+    });
+}
+
+}  // namespace nmt
