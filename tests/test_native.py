@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nmt.model import compiled
+from nmt.model.cells import CELLS
 from nmt.model.native import library, prediction, products
 from nmt.model.native import output as native_output
 from nmt.model.native import recurrence as native_recurrence
@@ -121,68 +122,66 @@ def test_a_linear_layer(dtype: torch.dtype, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(
     ("directions", "size", "batch", "mirrored"), [(1, 16, 1, False), (2, 48, 7, False), (2, 16, 5, True)]
 )
 def test_a_sequence(
-    dtype: torch.dtype,
-    masked: bool,
-    directions: int,
-    size: int,
-    batch: int,
-    mirrored: bool,
+    dtype: torch.dtype, cell: str, masked: bool, directions: int, size: int, batch: int, mirrored: bool,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> None:  # fmt: skip
     """States and all gradients, in one direction and two, the second from each sentence's own end or not."""
     torch.manual_seed(1)
-    given = learned(4, batch, directions, 3 * size)  # as an encoder has them: the directions inside
-    start, bias, weight = (
-        learned(directions, batch, size),
-        learned(directions, 3 * size),
-        learned(directions, 3 * size, size),
-    )
-    mask = drop_out(directions, batch, size) if masked else None
-    outside = torch.randn(4, directions, batch, size)
+    gates, shape = CELLS[cell].gates * size, (directions, batch, size)
+    given = learned(4, batch, directions, gates)  # as an encoder has them: the directions inside
+    start = tuple(learned(*shape) for _ in range(CELLS[cell].states))
+    bias, weight = learned(directions, gates), learned(directions, gates, size)
+    mask = drop_out(*shape) if masked else None
+    outside = [torch.randn(4, *shape) for _ in start]
     steps, lengths = torch.arange(4)[:, None], torch.randint(1, 5, (batch,))
     mirror = torch.where(steps < lengths, lengths - 1 - steps, steps) if mirrored else None
 
-    def work() -> Results:
-        given_there = given.transpose(1, 2)
-        hidden, _ = run_sequence("gru", given_there, (start,), weight, bias, mask, dtype, mirror_TB=mirror)
-        return [hidden, *torch.autograd.grad(hidden, [given, start, weight, bias], outside)]
+    def work(count: int = len(start)) -> Results:
+        states = run_sequence(cell, given.transpose(1, 2), start, weight, bias, mask, dtype, mirror_TB=mirror)
+        asked = [each for each in states if each is not None][:count]
+        return [*asked, *torch.autograd.grad(asked, [given, *start, weight, bias], outside[:count])]
 
-    expected = without(work)
+    expected, expected_of_hidden = without(work), without(lambda: work(1))
     called = calls(monkeypatch, native_recurrence)
     assert_alike(work(), expected, dtype)
-    assert called == ["sequence_forward", "sequence_backward"]
+    assert_alike(work(1), expected_of_hidden, dtype)
+    assert called == ["sequence_forward", "sequence_backward"] * 2
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("masked", "asked"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("score", ["additive", "dot"])
 @pytest.mark.parametrize(("length", "batch"), [(1, 3), (5, 3), (19, 8)])
 def test_an_attended_sequence(
-    dtype: torch.dtype, masked: bool, asked: bool, score: str, length: int, batch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    dtype: torch.dtype, cell: str, masked: bool, asked: bool, score: str, length: int, batch: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """States, contexts, weights and all gradients; none falls on padding."""
     torch.manual_seed(1)
     steps, size, key_size, value_size = 4, 32, 48, 16
-    given, start = learned(steps, batch, 3 * size), learned(batch, size)
+    gates = CELLS[cell].gates * size
+    given, start = learned(steps, batch, gates), tuple(learned(batch, size) for _ in range(CELLS[cell].states))
     keys, values = learned(batch, length, key_size), learned(batch, length, value_size)
     absent = torch.arange(length) >= torch.tensor([length, max(1, length - 2), 1, *[length] * (batch - 3)])[:, None]
-    query_weight, context_weight = learned(key_size, size), learned(3 * size, value_size)
-    weight, bias = learned(3 * size, size), learned(3 * size)
+    query_weight, context_weight = learned(key_size, size), learned(gates, value_size)
+    weight, bias = learned(gates, size), learned(gates)
     score_weight = learned(key_size) if score == "additive" else torch.tensor([0.3])
     mask = drop_out(batch, size) if masked else None
     more = learned(steps, batch, key_size) if asked else None
     attended = [given, keys, values, absent, query_weight, score_weight, context_weight]
-    layer = Layer(weight, bias, (start,), mask, None, None, None)
-    leaves = [each for each in (*attended, weight, bias, start, more) if each is not None and each.requires_grad]
+    layer = Layer(weight, bias, start, mask, None, None, None)
+    leaves = [each for each in (*attended, weight, bias, *start, more) if each is not None and each.requires_grad]
     outside = [torch.randn(steps, batch, size), torch.randn(steps, batch, value_size)]
 
     def work() -> Results:
-        results = run_attended("gru", score, dtype, *attended, [layer], None, False, more)
+        results = run_attended(cell, score, dtype, *attended, [layer], None, False, more)
         return [*results, *torch.autograd.grad(results[:2], leaves, outside)]
 
     expected = without(work)
@@ -230,32 +229,29 @@ def test_improbable_words_keep_their_loss() -> None:
         assert plain.item() == pytest.approx(expected, abs=1e-5)
 
 
-def small_training(folder: Path, attention: str, dtype: torch.dtype, threads: int = 1, kernels: bool = True) -> Trainer:
+def small_training(folder: Path, attention: str, cell: str) -> Trainer:
     """A model of widths that fit, after a training, with dropout, on strings of symbols."""
-    compiled.allow(kernels)
-    torch.set_num_threads(threads)
-    settings = learning_model(16).model_copy(
-        update={"dropout": learning_model(16).dropout.model_copy(update={"recurrent": 0.1})}
-    )
-    model = Seq2Seq(settings, attention, 11, 11)
+    settings = learning_model(16)
+    dropout = settings.dropout.model_copy(update={"recurrent": 0.1})
+    model = Seq2Seq(settings.model_copy(update={"cell": cell, "dropout": dropout}), attention, 11, 11)
     model.initialize(1)
-    model.product_dtype = dtype
     recipe = learning_recipe(0.01).model_copy(update={"max_epochs": 6, "batch_tokens": 60})
     training = Trainer(model, copies(folder), copies(folder), recipe, 1, lambda _: None)
     list(training.epochs())
-    torch.set_num_threads(1)
-    compiled.allow(True)
     return training
 
 
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("attention", ["none", "additive", "general"])
 def test_a_training_takes_them_and_comes_to_the_same_loss(
-    attention: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    attention: str, cell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Curve by curve up to rounding, in float32."""
-    expected = small_training(tmp_path, attention, torch.float32, kernels=False)
+    compiled.allow(False)
+    expected = small_training(tmp_path, attention, cell)
+    compiled.allow(True)
     called = calls(monkeypatch, native_recurrence, native_output, products)
-    ours = small_training(tmp_path, attention, torch.float32)
+    ours = small_training(tmp_path, attention, cell)
     recurrent = {"sequence_forward", "sequence_backward"}
     recurrent |= set() if attention == "none" else {"attended_forward", "attended_backward"}
     assert set(called) == {"product", "transposed_product", "loss"} | recurrent

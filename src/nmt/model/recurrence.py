@@ -3,7 +3,7 @@
 A loop of small modules makes autograd keep every intermediate result and accumulate each weight's gradient in T small
 products. Here the loop holds the sequential work only: inputs are projected before it, weight gradients are one product
 after it, and backward is written out. The step-by-step decoder in decoder.py is the readable reference; tests hold both
-together (gradients in float64 included). The commonest of them, a GRU layer, has compiled kernels (compiled.py).
+together (gradients in float64 included). A single layer without normalisation has compiled kernels (compiled.py).
 
 `run_sequence`      a GRU or LSTM over given inputs: the encoder's layers and the plain decoder
 `run_attended`      one or more layers of them whose next input holds the context that the last state attended to
@@ -47,7 +47,7 @@ def run_sequence(
     """
     kernels = _kernels(cell, norm, inputs_TDBG, start[0].shape[-1])
     if kernels is native:
-        return native.run_sequence(inputs_TDBG, start[0], weight_DGH, bias_DG, mask_DBH, dtype, mirror_TB), None
+        return native.run_sequence(inputs_TDBG, start, weight_DGH, bias_DG, mask_DBH, dtype, mirror_TB)
     if mirror_TB is not None:
         turned = _turned(inputs_TDBG, mirror_TB)
         hidden, memory = run_sequence(cell, turned, start, weight_DGH, bias_DG, mask_DBH, dtype, norm)
@@ -61,11 +61,11 @@ def run_sequence(
 
 def _kernels(cell: str, norm: Norm | None, inputs: Tensor, *widths: int) -> ModuleType | None:
     """The compiled namesake, where there is one that computes this."""
-    if cell != "gru" or norm is not None or inputs.dtype != torch.float32:
+    if norm is not None or inputs.dtype != torch.float32:
         return None
     if compiled.on_cpu(inputs) and all(width % LANES == 0 for width in widths):
         return native
-    return compiled.on_gpu(inputs.device)
+    return compiled.on_gpu(inputs.device) if cell == "gru" else None
 
 
 def _turned(steps_TDBX: Tensor, mirror_TB: Tensor) -> Tensor:
@@ -179,9 +179,10 @@ def run_attended(
     widths = only.start[0].shape[-1], keys_BSA.shape[-1], values_BSC.shape[-1]
     kernels = _kernels(cell, only.norm, inputs_TBG, *widths) if len(layers) == 1 else None
     if kernels is not None:
+        start: Any = only.start if kernels is native else only.start[0]
         hidden, contexts, weights = kernels.run_attended(
             score, dtype, inputs_TBG, keys_BSA, values_BSC, absent_BS, query_weight_AH, score_weight_A,
-            context_weight_GC, only.weight_GH, only.bias_G, only.start[0], only.mask_BH, asked_TBA,
+            context_weight_GC, only.weight_GH, only.bias_G, start, only.mask_BH, asked_TBA,
         )  # fmt: skip
         return hidden, contexts, weights
     learned = [tensor for layer in layers for tensor in _learned(layer)]

@@ -1,4 +1,4 @@
-// The recurrences of model/recurrence.py for one GRU layer.
+// The recurrences of model/recurrence.py for one GRU or LSTM layer.
 //
 // No sentence's states depend on another's, so a thread takes its share of a batch through all steps, forward or back,
 // without a word to the others: products, cells and attention of a step run while its numbers lie in the core's own
@@ -13,24 +13,30 @@
 
 namespace nmt {
 
-// ---------------------------------------------------------------------------------------------- a GRU's cell
+// ---------------------------------------------------------------------------------------------- a cell
 
-// The states of one direction's sentences, of `units` numbers.
+// The states of one direction's sentences, of `units` numbers: a GRU's, or an LSTM's if there are memories.
 template <class T>
 struct Cells {
     long units, batch, directions;
-    const float *start, *bias, *mask;  // [batch, units]; [3 units]; [batch, units] or null
-    float* hidden;                     // [steps, batch, directions, units], from this direction on
-    float* saved;                      // [steps, batch, 4 units]: reset, update, candidate and the recurrent part of that
-    T* read;                           // [steps, batch, units]: operands of the recurrent product
-    const std::int64_t* order;         // [steps, batch]: at which place each step stands; null if that is the step
+    const float *start, *start_memory;  // [batch, units] each
+    const float *bias, *mask;           // [gates]; [batch, units] or null
+    float *hidden, *memory;             // [steps, batch, directions, units], from this direction on; a GRU has no memory
+    float* saved;                       // [steps, batch, kept()]: for the way back
+    T* read;                            // [steps, batch, units]: operands of the recurrent product
+    const std::int64_t* order;          // [steps, batch]: at which place each step stands; null if that is the step
 
+    long gates() const { return (memory ? 4 : 3) * units; }
+    long kept() const { return (memory ? 5 : 4) * units; }
     long place(long t, long b) const { return order ? order[t * batch + b] : t; }
 
     // Where a number of all directions' rows [steps, batch, directions, width] lies.
     long at(long t, long b, long width) const { return (place(t, b) * batch + b) * directions * width; }
 
     const float* before(long t, long b) const { return t ? hidden + at(t - 1, b, units) : start + b * units; }
+    const float* memory_before(long t, long b) const {
+        return t ? memory + at(t - 1, b, units) : start_memory + b * units;
+    }
 
     T* operand(long t, long b) const { return read + (t * batch + b) * units; }
 
@@ -43,51 +49,83 @@ struct Cells {
 
     // `given` and, unless null, `beside` are the projected inputs, `recurrent` is the product.
     void forward(long t, long b, const float* given, const float* beside, const float* recurrent) const {
-        const float *previous = before(t, b), *parts[] = {given, recurrent, bias, beside};
-        float *now = hidden + at(t, b, units), *kept = saved + (t * batch + b) * 4 * units;
-        int count = beside ? 4 : 3;
-        for (long i = 0; i < units; i += LANES) {
-            Vector reset = zeros(), update = zeros(), candidate = load(given + 2 * units + i);
-            for (int part = 0; part < count; ++part) {
-                reset += load(parts[part] + i);
-                update += load(parts[part] + units + i);
+        const float* parts[] = {given, recurrent, bias, beside};
+        const int count = beside ? 4 : 3;
+        float *now = hidden + at(t, b, units), *keep = saved + (t * batch + b) * kept();
+        auto gate = [&](long at) {
+            Vector x = load(given + at);
+            for (int part = 1; part < count; ++part) x += load(parts[part] + at);
+            return x;
+        };
+        if (memory) {
+            const float* previous = memory_before(t, b);
+            float* next = memory + at(t, b, units);
+            for (long i = 0; i < units; i += LANES) {
+                Vector inside = sigmoid(gate(i)), forget = sigmoid(gate(units + i));
+                Vector candidate = tanh(gate(2 * units + i)), out = sigmoid(gate(3 * units + i));
+                Vector remembered = fma(forget, load(previous + i), inside * candidate), squashed = tanh(remembered);
+                store(next + i, remembered);
+                store(now + i, out * squashed);
+                Vector kept[] = {inside, forget, candidate, out, squashed};
+                for (int k = 0; k < 5; ++k) store(keep + k * units + i, kept[k]);
             }
-            if (beside) candidate += load(beside + 2 * units + i);
-            reset = sigmoid(reset);
-            update = sigmoid(update);
+            return;
+        }
+        const float* previous = before(t, b);
+        for (long i = 0; i < units; i += LANES) {
+            Vector reset = sigmoid(gate(i)), update = sigmoid(gate(units + i));
             Vector again = load(recurrent + 2 * units + i) + load(bias + 2 * units + i);
+            Vector candidate = load(given + 2 * units + i);
+            if (beside) candidate += load(beside + 2 * units + i);
             candidate = tanh(fma(reset, again, candidate));
             store(now + i, fma(update, load(previous + i) - candidate, candidate));
-            store(kept + i, reset);
-            store(kept + units + i, update);
-            store(kept + 2 * units + i, candidate);
-            store(kept + 3 * units + i, again);
+            Vector kept[] = {reset, update, candidate, again};
+            for (int k = 0; k < 4; ++k) store(keep + k * units + i, kept[k]);
         }
     }
 
     // `carried`: the gradient of the state after step t, without `d_hidden` from outside; then of the one before, less
-    // what goes through the product. Writes the gradients of the inputs, as an operand, too, if that is wanted, and of
-    // the product; adds up the bias's.
-    void backward(long t, long b, const float* d_hidden, float* carried, float* d_inputs, T* d_operand, T* d_recurrent,
-                  float* d_bias) const {
-        const float *previous = before(t, b), *kept = saved + (t * batch + b) * 4 * units;
+    // what goes through the product. `carried_memory` and `d_memory` (or null) are the same of the memory. Writes the
+    // gradients of the inputs, as an operand, too, if that is wanted, and of the product; adds up the bias's.
+    void backward(long t, long b, const float* d_hidden, const float* d_memory, float* carried, float* carried_memory,
+                  float* d_inputs, T* d_operand, T* d_recurrent, float* d_bias) const {
+        const float* keep = saved + (t * batch + b) * kept();
         const Vector one = all(1.0f);
-        for (long i = 0; i < units; i += LANES) {
-            Vector reset = load(kept + i), update = load(kept + units + i), candidate = load(kept + 2 * units + i);
-            Vector d_state = load(carried + i) + load(d_hidden + i), keep = one - update;
-            Vector d_candidate = d_state * keep * (one - candidate * candidate);
-            Vector d_update = d_state * (load(previous + i) - candidate) * update * keep;
-            Vector d_again = d_candidate * reset;
-            Vector d_reset = d_again * load(kept + 3 * units + i) * (one - reset);
-            store(carried + i, d_state * update);
-            Vector of_inputs[] = {d_reset, d_update, d_candidate}, of_product[] = {d_reset, d_update, d_again};
-            for (int gate = 0; gate < 3; ++gate) {
-                long to = gate * units + i;
-                store(d_inputs + to, of_inputs[gate]);
-                if (d_operand) store(d_operand + to, of_inputs[gate]);
-                store(d_recurrent + to, of_product[gate]);
-                store(d_bias + to, load(d_bias + to) + of_product[gate]);
+        auto write = [&](long at, Vector of_inputs, Vector of_product) {
+            store(d_inputs + at, of_inputs);
+            if (d_operand) store(d_operand + at, of_inputs);
+            store(d_recurrent + at, of_product);
+            store(d_bias + at, load(d_bias + at) + of_product);
+        };
+        if (memory) {
+            const float* previous = memory_before(t, b);
+            for (long i = 0; i < units; i += LANES) {
+                Vector inside = load(keep + i), forget = load(keep + units + i), candidate = load(keep + 2 * units + i);
+                Vector out = load(keep + 3 * units + i), squashed = load(keep + 4 * units + i);
+                Vector d_state = load(carried + i) + load(d_hidden + i);
+                Vector d_remembered = fma(d_state * out, one - squashed * squashed, load(carried_memory + i));
+                if (d_memory) d_remembered += load(d_memory + i);
+                Vector d_gates[] = {d_remembered * candidate * inside * (one - inside),
+                                    d_remembered * load(previous + i) * forget * (one - forget),
+                                    d_remembered * inside * (one - candidate * candidate),
+                                    d_state * squashed * out * (one - out)};
+                for (int gate = 0; gate < 4; ++gate) write(gate * units + i, d_gates[gate], d_gates[gate]);
+                store(carried_memory + i, d_remembered * forget);
+                store(carried + i, zeros());
             }
+            return;
+        }
+        const float* previous = before(t, b);
+        for (long i = 0; i < units; i += LANES) {
+            Vector reset = load(keep + i), update = load(keep + units + i), candidate = load(keep + 2 * units + i);
+            Vector d_state = load(carried + i) + load(d_hidden + i), stay = one - update;
+            Vector d_candidate = d_state * stay * (one - candidate * candidate), d_again = d_candidate * reset;
+            Vector d_update = d_state * (load(previous + i) - candidate) * update * stay;
+            Vector d_reset = d_again * load(keep + 3 * units + i) * (one - reset);
+            write(i, d_reset, d_reset);
+            write(units + i, d_update, d_update);
+            write(2 * units + i, d_candidate, d_again);
+            store(carried + i, d_state * update);
         }
     }
 
@@ -186,22 +224,28 @@ struct Attention {
 // run_sequence. Tensors without gaps, named as there; T numbers are void.
 struct Sequence {
     long steps, directions, batch, units;
-    const float *inputs, *start, *weight, *bias, *mask;  // [T, B, D, 3H], [D, B, H], [D, 3H, H], [D, 3H], [D, B, H] or null
+    const float *inputs, *start, *start_memory;          // [T, B, D, G], [D, B, H] each; a GRU's memories are null
+    const float *weight, *bias, *mask;                   // [D, G, H], [D, G], [D, B, H] or null
     const std::int64_t* mirror;                          // [T, B]: the places of the second direction's steps; or null
-    float *hidden, *saved;                               // [T, B, D, H], [D, T, B, 4H]
+    float *hidden, *memory, *saved;                      // [T, B, D, H] each, [D, T, B, kept()]
     void* read;                                          // [D, T, B, H]
-    const float* d_hidden;                               // from here on for the way back
-    float *d_inputs, *d_start, *d_bias;                  // the last two zero at first: [D, B, H], [D, B, 3H]
-    void* d_recurrent;                                   // [D, T, B, 3H]
+    const float *d_hidden, *d_memory;                    // from here on for the way back; d_memory may be null
+    float* d_inputs;
+    float *d_start, *d_start_memory, *d_bias;            // zero at first: [D, B, H] each, [D, B, G]
+    void* d_recurrent;                                   // [D, T, B, G]
 
-    long gates() const { return 3 * units; }
+    long gates() const { return cells<float>(0).gates(); }
 
     template <class T>
     Cells<T> cells(long direction) const {
         long first = direction * batch * units;
-        return {units, batch, directions, start + first, bias + direction * gates(), mask ? mask + first : nullptr,
-                hidden + direction * units, saved + 4 * steps * first, (T*)read + steps * first,
-                direction ? mirror : nullptr};
+        Cells<T> cells{units, batch, directions, start + first, start_memory ? start_memory + first : nullptr, bias,
+                       mask ? mask + first : nullptr, hidden + direction * units,
+                       memory ? memory + direction * units : nullptr, saved, (T*)read + steps * first,
+                       direction ? mirror : nullptr};
+        cells.bias += direction * cells.gates();
+        cells.saved += direction * steps * batch * cells.kept();
+        return cells;
     }
 
     // What a thread does for the sentences [begin, end) of each direction that it has any of.
@@ -252,14 +296,17 @@ void backward(const Sequence& s) {
         s.for_each_direction(thread, threads, [&](long direction, long begin, long end) {
             Cells<T> cells = s.cells<T>(direction);
             const float* d_hidden = s.d_hidden + direction * s.units;
+            const float* d_memory = s.d_memory ? s.d_memory + direction * s.units : nullptr;
             float *d_inputs = s.d_inputs + direction * gates, *d_bias = s.d_bias + direction * s.batch * gates;
             float* carried = s.d_start + direction * s.batch * s.units;
+            float* carried_memory = s.d_start_memory + direction * s.batch * s.units;
             std::vector<float> through((end - begin) * s.units);
             for (long t = s.steps - 1; t >= 0; --t) {
                 T* d_recurrent = (T*)s.d_recurrent + (direction * s.steps + t) * s.batch * gates;
                 for (long b = begin; b < end; ++b)
-                    cells.backward(t, b, d_hidden + cells.at(t, b, s.units), carried + b * s.units,
-                                   d_inputs + cells.at(t, b, gates), nullptr, d_recurrent + b * gates, d_bias + b * gates);
+                    cells.backward(t, b, d_hidden + cells.at(t, b, s.units),
+                                   d_memory ? d_memory + cells.at(t, b, s.units) : nullptr, carried + b * s.units,
+                                   carried_memory + b * s.units, d_inputs + cells.at(t, b, gates), nullptr, d_recurrent + b * gates, d_bias + b * gates);
                 weights[direction].multiply(Rows<T>{d_recurrent, gates}, begin, end - begin, nullptr, through.data(), s.units);
                 for (long b = begin; b < end; ++b) cells.carry(b, &through[(b - begin) * s.units], carried + b * s.units);
             }
@@ -267,26 +314,28 @@ void backward(const Sequence& s) {
     });
 }
 
-// run_attended. Query and gates read the same state, so they are one product: `joint`, A + 3H numbers.
+// run_attended. Query and gates read the same state, so they are one product: `joint`, A + G numbers.
 struct Attended {
     long steps, batch, source, units, key_size, value_size, additive;
-    const float *inputs, *keys, *values;  // [T, B, 3H]; [B, S, A], exp(2 keys) if additive; [B, S, C]
-    const float *joint_weight, *score_weight, *context_weight;  // [A + 3H, H]; [A] or, without `additive`, [1]; [3H, C]
-    const float *bias, *start, *mask, *asked;                   // [3H], [B, H], [B, H] or null, [T, B, A] or null
+    const float *inputs, *keys, *values;  // [T, B, G]; [B, S, A], exp(2 keys) if additive; [B, S, C]
+    const float *joint_weight, *score_weight, *context_weight;  // [A + G, H]; [A] or, without `additive`, [1]; [G, C]
+    const float *bias, *start, *start_memory, *mask, *asked;  // [G]; [B, H] each, null in part; [T, B, A] or null
     const std::uint8_t* absent;                                 // [B, S]
-    float *hidden, *saved, *queries, *weights, *contexts;       // [T, B, H], [T, B, 4H], [T, B, A], [T, B, S], [T, B, C]
+    float *hidden, *memory, *saved;                           // [T, B, H] each, null in part; [T, B, kept()]
+    float *queries, *weights, *contexts;                      // [T, B, A], [T, B, S], [T, B, C]
     void *read, *read_contexts;                                 // [T, B, H], [T, B, C]
     const float *d_hidden, *d_read_contexts;                    // from here on for the way back
     float *d_inputs, *d_contexts, *d_queries;                   // the last one or null
-    float *d_start, *d_bias, *d_keys, *d_factor;                // zero at first: [B, H], [B, 3H], [B, S, A], [B, A]
-    void *d_operand, *d_joint;                                  // [T, B, 3H], [T, B, A + 3H]
+    float *d_start, *d_start_memory;                          // zero at first, as those that follow: [B, H] each
+    float *d_bias, *d_keys, *d_factor;                        // [B, G], [B, S, A], [B, A]
+    void *d_operand, *d_joint;                                // [T, B, G], [T, B, A + G]
 
-    long gates() const { return 3 * units; }
+    long gates() const { return cells<float>().gates(); }
     long width() const { return key_size + gates(); }
 
     template <class T>
     Cells<T> cells() const {
-        return {units, batch, 1, start, bias, mask, hidden, saved, (T*)read, nullptr};
+        return {units, batch, 1, start, start_memory, bias, mask, hidden, memory, saved, (T*)read, nullptr};
     }
     Attention attention() const {
         return {source, key_size, value_size, additive != 0, keys, values, absent, score_weight};
@@ -343,8 +392,9 @@ void backward(const Attended& a) {
             T *d_operand = (T*)a.d_operand + t * a.batch * gates, *d_joint = (T*)a.d_joint + t * a.batch * width;
             for (long b = share.begin; b < share.end; ++b) {
                 long at = t * a.batch + b;
-                cells.backward(t, b, a.d_hidden + at * a.units, a.d_start + b * a.units, a.d_inputs + at * gates,
-                               d_operand + b * gates, d_joint + b * width + a.key_size, a.d_bias + b * gates);
+                cells.backward(t, b, a.d_hidden + at * a.units, nullptr, a.d_start + b * a.units,
+                               a.d_start_memory + b * a.units, a.d_inputs + at * gates, d_operand + b * gates,
+                               d_joint + b * width + a.key_size, a.d_bias + b * gates);
             }
             context_weight.multiply(Rows<T>{d_operand, gates}, share.begin, share.size(), nullptr, through.data(),
                                     a.value_size);

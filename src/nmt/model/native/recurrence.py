@@ -1,4 +1,4 @@
-"""One GRU layer over whole sequences, as one node of the autograd graph each."""
+"""One GRU or LSTM layer over whole sequences, as one node of the autograd graph each."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nmt.model.cells import State
 from nmt.model.native.library import Arguments, call, fields
 from nmt.model.native.products import weight_gradient
 from nmt.model.scorers import SATURATED
@@ -14,88 +15,96 @@ from nmt.model.scorers import SATURATED
 class _SequenceArguments(Arguments):
     _fields_ = fields(
         "steps directions batch units",
-        "inputs start weight bias mask mirror hidden saved read d_hidden d_inputs d_start d_bias d_recurrent",
+        "inputs start start_memory weight bias mask mirror hidden memory saved read "
+        "d_hidden d_memory d_inputs d_start d_start_memory d_bias d_recurrent",
     )
 
 
 class _AttendedArguments(Arguments):
     _fields_ = fields(
         "steps batch source units key_size value_size additive",
-        "inputs keys values joint_weight score_weight context_weight bias start mask asked absent "
-        "hidden saved queries weights contexts read read_contexts "
-        "d_hidden d_read_contexts d_inputs d_contexts d_queries d_start d_bias d_keys d_factor d_operand d_joint",
+        "inputs keys values joint_weight score_weight context_weight bias start start_memory mask asked "
+        "absent hidden memory saved queries weights contexts read read_contexts "
+        "d_hidden d_read_contexts d_inputs d_contexts d_queries d_start d_start_memory d_bias d_keys d_factor "
+        "d_operand d_joint",
     )
 
 
 def run_sequence(
     inputs_TDBG: Tensor,
-    start_DBH: Tensor,
+    start: State,
     weight_DGH: Tensor,
     bias_DG: Tensor,
     mask_DBH: Tensor | None,
     dtype: torch.dtype,
     mirror_TB: Tensor | None,
-) -> Tensor:
-    """recurrence.run_sequence of a GRU without normalisation: hidden states [T, D, B, H].
+) -> tuple[Tensor, Tensor | None]:
+    """recurrence.run_sequence without normalisation.
 
     Inputs and states lie as [T, B, D, .], which is how an encoder makes and uses them.
     """
     apply: Any = _NativeSequence.apply
-    hidden: Tensor = apply(dtype, inputs_TDBG.transpose(1, 2), start_DBH, weight_DGH, bias_DG, mask_DBH, mirror_TB)
-    return hidden.transpose(1, 2)
+    states = apply(dtype, inputs_TDBG.transpose(1, 2), weight_DGH, bias_DG, mask_DBH, mirror_TB, *start)
+    hidden, *memory = (each.transpose(1, 2) for each in states)
+    return hidden, memory[0] if memory else None
 
 
 class _NativeSequence(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, dtype: torch.dtype, inputs: Tensor, start: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None,
-        mirror: Tensor | None,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any, dtype: torch.dtype, inputs: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None,
+        mirror: Tensor | None, start: Tensor, *memory: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         steps, (directions, batch, units) = len(inputs), start.shape
-        hidden = start.new_empty(steps, batch, directions, units)
         tensors = {
-            "inputs": inputs, "start": start, "weight": weight, "bias": bias, "mask": mask, "mirror": mirror,
+            "inputs": inputs, "start": start, "start_memory": memory[0] if memory else None, "weight": weight,
+            "bias": bias, "mask": mask, "mirror": mirror,
         }  # fmt: skip
+        states = [start.new_empty(steps, batch, directions, units) for _ in (start, *memory)]
         ctx.fields = _without_gaps(tensors) | {
             "steps": steps, "directions": directions, "batch": batch, "units": units,
-            "hidden": hidden, "saved": start.new_empty(directions, steps, batch, 4 * units),
+            "hidden": states[0], "memory": states[1] if memory else None,
+            "saved": start.new_empty(directions, steps, batch, (5 if memory else 4) * units),
             "read": start.new_empty(directions, steps, batch, units, dtype=dtype),
         }  # fmt: skip
         ctx.dtype = dtype
+        ctx.set_materialize_grads(False)
         call("sequence_forward", dtype, _SequenceArguments(**ctx.fields))
-        return hidden.detach()  # a node of autograd that keeps its very output keeps itself
+        return tuple(state.detach() for state in states)  # a node that keeps its very outputs keeps itself
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_hidden: Tensor) -> Any:
-        inputs, start, read = (ctx.fields[name] for name in ("inputs", "start", "read"))
+    def backward(ctx: Any, d_hidden: Tensor | None, d_memory: Tensor | None = None) -> Any:
+        inputs, start, start_memory, read = (ctx.fields[each] for each in ("inputs", "start", "start_memory", "read"))
         d_inputs, d_start = torch.empty_like(inputs), torch.zeros_like(start)
+        d_start_memory = None if start_memory is None else torch.zeros_like(start)
         d_bias = inputs.new_zeros(*start.shape[:2], inputs.shape[-1])
         d_recurrent = read.new_empty(*read.shape[:-1], inputs.shape[-1])
         more = {
-            "d_hidden": d_hidden.contiguous(), "d_inputs": d_inputs, "d_start": d_start, "d_bias": d_bias,
-            "d_recurrent": d_recurrent,
+            "d_hidden": torch.zeros_like(ctx.fields["hidden"]) if d_hidden is None else d_hidden.contiguous(),
+            "d_memory": None if d_memory is None else d_memory.contiguous(), "d_inputs": d_inputs,
+            "d_start": d_start, "d_start_memory": d_start_memory, "d_bias": d_bias, "d_recurrent": d_recurrent,
         }  # fmt: skip
         call("sequence_backward", ctx.dtype, _SequenceArguments(**ctx.fields, **more))
         pairs = zip(d_recurrent.flatten(1, 2), read.flatten(1, 2), strict=True)
         d_weight = torch.stack([weight_gradient(d_results, rows) for d_results, rows in pairs])
-        return None, d_inputs, d_start, d_weight, d_bias.sum(1), None, None
+        return None, d_inputs, d_weight, d_bias.sum(1), None, None, *_present(d_start, d_start_memory)
 
 
 def run_attended(
     score: str, dtype: torch.dtype,
     inputs_TBG: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor,
     query_weight_AH: Tensor, score_weight_A: Tensor, context_weight_GC: Tensor,
-    weight_GH: Tensor, bias_G: Tensor, start_BH: Tensor, mask_BH: Tensor | None, asked_TBA: Tensor | None = None,
+    weight_GH: Tensor, bias_G: Tensor, start: State, mask_BH: Tensor | None, asked_TBA: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """recurrence.run_attended of one GRU layer without normalisation."""
+    """recurrence.run_attended of one layer without normalisation."""
     apply: Any = _NativeAttended.apply
     hidden: Tensor
     contexts: Tensor
     weights: Tensor
     hidden, contexts, weights = apply(
         score, dtype, inputs_TBG, keys_BSA, values_BSC, absent_BS, query_weight_AH, score_weight_A, context_weight_GC,
-        weight_GH, bias_G, start_BH, mask_BH, asked_TBA,
+        weight_GH, bias_G, mask_BH, asked_TBA, *start,
     )  # fmt: skip
     return hidden, contexts, weights
 
@@ -105,7 +114,7 @@ class _NativeAttended(torch.autograd.Function):
     def forward(
         ctx: Any, score: str, dtype: torch.dtype, inputs: Tensor, keys: Tensor, values: Tensor, absent: Tensor,
         query_weight: Tensor, score_weight: Tensor, context_weight: Tensor,
-        weight: Tensor, bias: Tensor, start: Tensor, mask: Tensor | None, asked: Tensor | None,
+        weight: Tensor, bias: Tensor, mask: Tensor | None, asked: Tensor | None, start: Tensor, *memory: Tensor,
     ) -> Any:  # fmt: skip
         steps, (batch, source, key_size), value_size = len(inputs), keys.shape, values.shape[-1]
         additive, units = score == "additive", start.shape[-1]
@@ -113,16 +122,18 @@ class _NativeAttended(torch.autograd.Function):
             keys = keys.clamp(-SATURATED, SATURATED).mul_(2.0).exp_()
         tensors = {
             "inputs": inputs, "keys": keys, "values": values, "joint_weight": torch.cat([query_weight, weight]),
-            "score_weight": score_weight, "context_weight": context_weight, "bias": bias, "start": start, "mask": mask,
-            "asked": asked, "absent": absent,
+            "score_weight": score_weight, "context_weight": context_weight, "bias": bias, "start": start,
+            "start_memory": memory[0] if memory else None, "mask": mask, "asked": asked, "absent": absent,
         }  # fmt: skip
         hidden, saved, queries, weights, contexts = (
-            keys.new_empty(steps, batch, width) for width in (units, 4 * units, key_size, source, value_size)
+            keys.new_empty(steps, batch, width)
+            for width in (units, (5 if memory else 4) * units, key_size, source, value_size)
         )
         read, read_contexts = (keys.new_empty(steps, batch, width, dtype=dtype) for width in (units, value_size))
         ctx.fields = _without_gaps(tensors) | {
             "steps": steps, "batch": batch, "source": source, "units": units, "key_size": key_size,
-            "value_size": value_size, "additive": additive, "hidden": hidden, "saved": saved, "queries": queries,
+            "value_size": value_size, "additive": additive, "hidden": hidden,
+            "memory": torch.empty_like(hidden) if memory else None, "saved": saved, "queries": queries,
             "weights": weights, "contexts": contexts, "read": read, "read_contexts": read_contexts,
         }  # fmt: skip
         ctx.dtype = dtype
@@ -141,14 +152,15 @@ class _NativeAttended(torch.autograd.Function):
         d_inputs, d_contexts = torch.empty_like(inputs), torch.empty_like(contexts)
         d_queries = None if asked is None else torch.empty_like(asked)
         d_start, d_bias, d_keys = (torch.zeros_like(each) for each in (start, inputs[0], keys))
+        d_start_memory = None if ctx.fields["memory"] is None else torch.zeros_like(start)
         d_factor = torch.zeros_like(keys[:, 0])
         d_operand, d_joint = (
             read.new_empty(*read.shape[:-1], width) for width in (inputs.shape[-1], len(joint_weight))
         )
         more = {
             "d_hidden": d_hidden.contiguous(), "d_read_contexts": d_read_contexts.contiguous(), "d_inputs": d_inputs,
-            "d_contexts": d_contexts, "d_queries": d_queries, "d_start": d_start, "d_bias": d_bias, "d_keys": d_keys,
-            "d_factor": d_factor, "d_operand": d_operand, "d_joint": d_joint,
+            "d_contexts": d_contexts, "d_queries": d_queries, "d_start": d_start, "d_start_memory": d_start_memory,
+            "d_bias": d_bias, "d_keys": d_keys, "d_factor": d_factor, "d_operand": d_operand, "d_joint": d_joint,
         }  # fmt: skip
         call("attended_backward", ctx.dtype, _AttendedArguments(**ctx.fields, **more))
         d_values = weights.permute(1, 2, 0) @ d_contexts.transpose(0, 1)
@@ -159,8 +171,12 @@ class _NativeAttended(torch.autograd.Function):
         return (
             None, None, d_inputs, d_keys.mul_(4.0 * score_weight if additive else score_weight), d_values, None,
             d_query_weight, d_factor.sum(0) if additive else None, d_context_weight,
-            d_weight, d_bias.sum(0), d_start, None, d_queries,
+            d_weight, d_bias.sum(0), None, d_queries, *_present(d_start, d_start_memory),
         )  # fmt: skip
+
+
+def _present(*tensors: Tensor | None) -> list[Tensor]:
+    return [tensor for tensor in tensors if tensor is not None]
 
 
 def _without_gaps(tensors: dict[str, Tensor | None]) -> dict[str, Any]:
