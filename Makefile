@@ -41,11 +41,13 @@ fuzz: $(VENV)/.development ## Try bad inputs of every kind, others each time (EX
 check: $(VENV)/.development ## Check style, format and types
 	@$(IN_VENV) ruff check
 	@$(IN_VENV) ruff format --check
+	@$(IN_VENV) clang-format --dry-run --Werror src/nmt/model/native/*.h src/nmt/model/native/*.cpp
 	@$(IN_VENV) mypy
 
 format: $(VENV)/.development ## Put the code into its standard format
 	@$(IN_VENV) ruff check --fix
 	@$(IN_VENV) ruff format
+	@$(IN_VENV) clang-format -i src/nmt/model/native/*.h src/nmt/model/native/*.cpp
 
 ui: setup ## Open MLflow's pages on this machine: runs, curves, models
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI is a server, which has pages of its own"; exit 1;; esac; \

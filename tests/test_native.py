@@ -329,6 +329,10 @@ def test_without_a_compiler_torch_computes(
     assert not compiled.on_cpu(torch.zeros(1))
     assert capsys.readouterr().err.startswith("no compiled kernels (no space left)")
     assert list((tmp_path / "nmt").iterdir()) == []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(broken))  # no folder
+    forget()
+    assert not compiled.on_cpu(torch.zeros(1))
+    assert capsys.readouterr().err.startswith("no compiled kernels (no place for what is compiled: ")
     monkeypatch.undo()
     forget()
     assert compiled.version(torch.device("cpu")).startswith("C++ ")

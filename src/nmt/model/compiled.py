@@ -67,5 +67,5 @@ def _native() -> str | None:
         library.library()
         return f"C++ {library.version()}"
     except library.NoCompiler as error:
-        print(f"no compiled kernels ({error}): training takes a half longer", file=sys.stderr, flush=True)
+        print(f"no compiled kernels ({error}): training takes half as long again", file=sys.stderr, flush=True)
         return None

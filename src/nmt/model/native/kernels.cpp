@@ -5,8 +5,8 @@
 #include "recurrence.h"
 #include "search.h"
 
-#define KERNEL(name, Arguments, function)                                                            \
-    void name##_float32(const nmt::Arguments* arguments) { nmt::function<float>(*arguments); }       \
+#define KERNEL(name, Arguments, function)                                                      \
+    void name##_float32(const nmt::Arguments* arguments) { nmt::function<float>(*arguments); } \
     void name##_bfloat16(const nmt::Arguments* arguments) { nmt::function<nmt::Bfloat16>(*arguments); }
 
 extern "C" {

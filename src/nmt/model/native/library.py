@@ -4,8 +4,9 @@ import ctypes
 import functools
 import hashlib
 import os
-import shutil
+import shlex
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -33,14 +34,15 @@ def fits_processor() -> bool:
     Where there is AMX, torch's bfloat16 products use it and are several times as fast as those here.
     """
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16")) and not capabilities.get("amx_bf16")
+    fits = bool(capabilities.get("avx512_bf16")) and not capabilities.get("amx_bf16")
+    return fits and sys.platform == "linux"
 
 
 @functools.cache
 def version() -> str:
     """What decides the last bits of what is computed here: the sources, the flags, and the compiler."""
     try:
-        compiler = subprocess.run([_compiler(), "--version"], check=True, capture_output=True).stdout
+        compiler = subprocess.run([*_compiler(), "--version"], check=True, capture_output=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise NoCompiler(f"no C++ compiler: {error}") from error
     digest = hashlib.sha256(" ".join(FLAGS).encode() + compiler)
@@ -52,26 +54,31 @@ def version() -> str:
 @functools.cache
 def library() -> ctypes.CDLL:
     """The kernels, from the user's cache, or compiled (a few seconds). Raises `NoCompiler`."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nmt"
-    compiled = cache / f"kernels-{version()}.so"
-    if not compiled.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        _compile(compiled)
-    return ctypes.CDLL(str(compiled))
+    name = f"kernels-{version()}.so"
+    try:
+        compiled = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nmt" / name
+        if not compiled.exists():
+            _compile(compiled)
+        return ctypes.CDLL(str(compiled))
+    except (OSError, RuntimeError) as error:  # a folder that cannot be written, a user without a home
+        raise NoCompiler(f"no place for what is compiled: {error}") from error
 
 
-def _compiler() -> str:
-    return os.environ.get("CXX") or shutil.which("c++") or "c++"
+def _compiler() -> list[str]:
+    return shlex.split(os.environ.get("CXX") or "c++")
 
 
 def _compile(compiled: Path) -> None:
     """Several processes may do so at once: each makes its own, and the last one stays."""
+    compiled.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=compiled.parent) as folder:
         made = Path(folder) / compiled.name
         sources = [str(source) for source in SOURCES if source.suffix == ".cpp"]
-        done = subprocess.run([_compiler(), *FLAGS, "-o", str(made), *sources], capture_output=True, text=True)
+        command = [*_compiler(), *FLAGS, "-o", str(made), *sources]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise NoCompiler(done.stderr.strip().partition("\n")[0] or f"{_compiler()} failed")
+            said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+            raise NoCompiler(said[0].strip() if said else f"{command[0]} failed")
         made.replace(compiled)
 
 

@@ -14,22 +14,26 @@ namespace nmt {
 struct Loss {
     long tokens, inner, words;
     double smoothing;
-    const void* read;                     // [tokens, inner], T
-    const float *weight, *bias;           // [words, inner], [words]
-    const std::int64_t* targets;          // [tokens]
-    float *plain, *smoothed;              // [tokens]
-    float *d_read, *d_weight, *d_bias;    // as what they belong to, or all of them null
+    const void* read;                   // [tokens, inner], T
+    const float *weight, *bias;         // [words, inner], [words]
+    const std::int64_t* targets;        // [tokens]
+    float *plain, *smoothed;            // [tokens]
+    float *d_read, *d_weight, *d_bias;  // as what they belong to, or all of them null
 };
 
 template <class T>
 class LossBlocks {
   public:
     explicit LossBlocks(const Loss& loss)
-        : loss_(loss), padded_((loss.words + LANES - 1) / LANES * LANES),
+        : loss_(loss),
+          padded_((loss.words + LANES - 1) / LANES * LANES),
           height_(std::clamp(CACHED / padded_ / SMALLEST, 1L, 8L) * SMALLEST),
-          blocks_((loss.tokens + height_ - 1) / height_), weight_(loss.words, loss.inner),
-          weight_back_(loss.inner, loss.words), gradient_(loss.words, loss.d_read ? loss.tokens : 0),
-          read_(loss.inner, loss.d_read ? loss.tokens : 0), d_bias_(loss.d_read ? blocks_ * padded_ : 0) {}
+          blocks_((loss.tokens + height_ - 1) / height_),
+          weight_(loss.words, loss.inner),
+          weight_back_(loss.inner, loss.words),
+          gradient_(loss.words, loss.d_read ? loss.tokens : 0),
+          read_(loss.inner, loss.d_read ? loss.tokens : 0),
+          d_bias_(loss.d_read ? blocks_ * padded_ : 0) {}
 
     void run() {
         in_parallel([&](long thread, long threads) {
@@ -66,7 +70,8 @@ class LossBlocks {
         for (long row = 0; row < count; row += DEPTH<T>)
             differentiate(first + row, std::min(DEPTH<T>, count - row), logits + row * padded_, operand + row * padded_,
                           &d_bias_[block * padded_]);
-        weight_back_.multiply(Rows<T>{operand, padded_}, 0, count, nullptr, loss_.d_read + first * loss_.inner, loss_.inner);
+        weight_back_.multiply(Rows<T>{operand, padded_}, 0, count, nullptr, loss_.d_read + first * loss_.inner,
+                              loss_.inner);
     }
 
     // Logits become the gradient at them, p - smoothing / V and 1 - smoothing less at the target, and the loss is kept.
@@ -91,8 +96,8 @@ class LossBlocks {
         loss_.smoothed[token] = (1.0f - smoothing) * (log_whole - goal) + smoothing * (log_whole - mean);
         if (!loss_.d_read) return;
         for (long i = 0; i < words; i += LANES)
-            store(logits + i, _mm512_maskz_sub_ps(lanes(words - i), load(logits + i) * all(1.0f / whole),
-                                                  all(smoothing / words)));
+            store(logits + i,
+                  _mm512_maskz_sub_ps(lanes(words - i), load(logits + i) * all(1.0f / whole), all(smoothing / words)));
         logits[loss_.targets[token]] -= 1.0f - smoothing;
     }
 

@@ -1,4 +1,5 @@
-// Products of matrices whose operands are T, float or bfloat16, with sums in float32 (VDPBF16PS adds two products at once).
+// Products of matrices whose operands are T, float or bfloat16, with sums in float32 (VDPBF16PS adds two products at
+// once).
 
 #pragma once
 
@@ -44,7 +45,9 @@ inline Vector some(const Bfloat16* from, long count) {
 template <class T>
 Vector steps_of(const float* from, long count);
 template <>
-inline Vector steps_of<float>(const float* from, long count) { return some(from, count); }
+inline Vector steps_of<float>(const float* from, long count) {
+    return some(from, count);
+}
 template <>
 inline Vector steps_of<Bfloat16>(const float* from, long count) {
     Vector low = some(from, count), high = some(from + LANES, std::max(0L, count - LANES));
@@ -89,7 +92,9 @@ template <class T>
 class Packed {
   public:
     Packed(long columns, long inner)
-        : columns_(columns), inner_(inner), steps_((inner + DEPTH<T> - 1) / DEPTH<T>),
+        : columns_(columns),
+          inner_(inner),
+          steps_((inner + DEPTH<T> - 1) / DEPTH<T>),
           numbers_(new T[panels() * by_panel()]) {}
 
     long panels() const { return (columns_ + LANES - 1) / LANES; }
@@ -144,7 +149,8 @@ class Packed {
         for (long step = 0; step < steps_; step += LANES, from += LANES * DEPTH<T>) {
             Vector square[LANES];
             for (long column = 0; column < LANES; ++column)
-                square[column] = column < count ? steps_of<T>(from + column * by_column, inner_ - step * DEPTH<T>) : zeros();
+                square[column] =
+                    column < count ? steps_of<T>(from + column * by_column, inner_ - step * DEPTH<T>) : zeros();
             transpose(square);
             for (long i = 0; i < std::min(LANES, steps_ - step); ++i) _mm512_storeu_ps(at(panel, step + i), square[i]);
         }
@@ -154,7 +160,8 @@ class Packed {
     void multiply(Rows<T> rows, long first, long count, long panel, long step, const float* bias, float* out,
                   long by_row) const {
         for (long row = 0; row < count;) {
-            long in_group = rows.group - (first + row) % rows.group, tall = std::min({long(TALL), count - row, in_group});
+            long in_group = rows.group - (first + row) % rows.group,
+                 tall = std::min({long(TALL), count - row, in_group});
             const T* from = rows.row(first + row) + step * rows.by_step;
             float* to = out + row * by_row;
             switch (tall) {
@@ -194,8 +201,7 @@ class Packed {
 #pragma GCC unroll 6
         for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 4
-            for (int j = 0; j < PANELS; ++j)
-                _mm512_mask_storeu_ps(out + i * by_row + j * LANES, inside[j], sums[i][j]);
+            for (int j = 0; j < PANELS; ++j) _mm512_mask_storeu_ps(out + i * by_row + j * LANES, inside[j], sums[i][j]);
     }
 
     long columns_, inner_, steps_;
@@ -231,8 +237,8 @@ struct TransposedProduct {
 
 // The thread's share of such a product of packed matrices.
 template <class T>
-void multiply_transposed(const Packed<T>& left, const Packed<T>& right, long left_columns, long right_columns, float* out,
-                         long thread, long threads) {
+void multiply_transposed(const Packed<T>& left, const Packed<T>& right, long left_columns, long right_columns,
+                         float* out, long thread, long threads) {
     Share share(left.panels(), thread, threads);
     long begin = share.begin * LANES, end = std::min(share.end * LANES, left_columns);
     right.multiply(left.as_rows(), begin, end - begin, nullptr, out + begin * right_columns, right_columns);

@@ -21,13 +21,13 @@ struct Cells {
     long units, batch, directions;
     const float *start, *start_memory;  // [batch, units] each
     const float *bias, *mask;           // [gates]; [batch, units] or null
-    float *hidden, *memory;             // [steps, batch, directions, units], from this direction on; a GRU has no memory
-    float* saved;                       // [steps, batch, kept()]: for the way back
-    T* read;                            // [steps, batch, units]: operands of the recurrent product
-    const std::int64_t* order;          // [steps, batch]: at which place each step stands; null if that is the step
+    float *hidden, *memory;     // [steps, batch, directions, units], from this direction on; a GRU has no memory
+    float* saved;               // [steps, batch, saved_width()]: for the way back
+    T* read;                    // [steps, batch, units]: operands of the recurrent product
+    const std::int64_t* order;  // [steps, batch]: at which place each step stands; null if that is the step
 
     long gates() const { return (memory ? 4 : 3) * units; }
-    long kept() const { return (memory ? 5 : 4) * units; }
+    long saved_width() const { return (memory ? 5 : 4) * units; }
     long place(long t, long b) const { return order ? order[t * batch + b] : t; }
 
     // Where a number of all directions' rows [steps, batch, directions, width] lies.
@@ -51,7 +51,7 @@ struct Cells {
     void forward(long t, long b, const float* given, const float* beside, const float* recurrent) const {
         const float* parts[] = {given, recurrent, bias, beside};
         const int count = beside ? 4 : 3;
-        float *now = hidden + at(t, b, units), *keep = saved + (t * batch + b) * kept();
+        float *now = hidden + at(t, b, units), *keep = saved + (t * batch + b) * saved_width();
         auto gate = [&](long at) {
             Vector x = load(given + at);
             for (int part = 1; part < count; ++part) x += load(parts[part] + at);
@@ -66,8 +66,8 @@ struct Cells {
                 Vector remembered = fma(forget, load(previous + i), inside * candidate), squashed = tanh(remembered);
                 store(next + i, remembered);
                 store(now + i, out * squashed);
-                Vector kept[] = {inside, forget, candidate, out, squashed};
-                for (int k = 0; k < 5; ++k) store(keep + k * units + i, kept[k]);
+                Vector all_saved[] = {inside, forget, candidate, out, squashed};
+                for (int k = 0; k < 5; ++k) store(keep + k * units + i, all_saved[k]);
             }
             return;
         }
@@ -79,8 +79,8 @@ struct Cells {
             if (beside) candidate += load(beside + 2 * units + i);
             candidate = tanh(fma(reset, again, candidate));
             store(now + i, fma(update, load(previous + i) - candidate, candidate));
-            Vector kept[] = {reset, update, candidate, again};
-            for (int k = 0; k < 4; ++k) store(keep + k * units + i, kept[k]);
+            Vector all_saved[] = {reset, update, candidate, again};
+            for (int k = 0; k < 4; ++k) store(keep + k * units + i, all_saved[k]);
         }
     }
 
@@ -89,7 +89,7 @@ struct Cells {
     // gradients of the inputs, as an operand, too, if that is wanted, and of the product; adds up the bias's.
     void backward(long t, long b, const float* d_hidden, const float* d_memory, float* carried, float* carried_memory,
                   float* d_inputs, T* d_operand, T* d_recurrent, float* d_bias) const {
-        const float* keep = saved + (t * batch + b) * kept();
+        const float* keep = saved + (t * batch + b) * saved_width();
         const Vector one = all(1.0f);
         auto write = [&](long at, Vector of_inputs, Vector of_product) {
             store(d_inputs + at, of_inputs);
@@ -224,27 +224,35 @@ struct Attention {
 // run_sequence. Tensors without gaps, named as there; T numbers are void.
 struct Sequence {
     long steps, directions, batch, units;
-    const float *inputs, *start, *start_memory;          // [T, B, D, G], [D, B, H] each; a GRU's memories are null
-    const float *weight, *bias, *mask;                   // [D, G, H], [D, G], [D, B, H] or null
-    const std::int64_t* mirror;                          // [T, B]: the places of the second direction's steps; or null
-    float *hidden, *memory, *saved;                      // [T, B, D, H] each, [D, T, B, kept()]
-    void* read;                                          // [D, T, B, H]
-    const float *d_hidden, *d_memory;                    // from here on for the way back; d_memory may be null
+    const float *inputs, *start, *start_memory;  // [T, B, D, G], [D, B, H] each; a GRU's memories are null
+    const float *weight, *bias, *mask;           // [D, G, H], [D, G], [D, B, H] or null
+    const std::int64_t* mirror;                  // [T, B]: the places of the second direction's steps; or null
+    float *hidden, *memory, *saved;              // [T, B, D, H] each, [D, T, B, saved_width()]
+    void* read;                                  // [D, T, B, H]
+    const float *d_hidden, *d_memory;            // from here on for the way back; d_memory may be null
     float* d_inputs;
-    float *d_start, *d_start_memory, *d_bias;            // zero at first: [D, B, H] each, [D, B, G]
-    void* d_recurrent;                                   // [D, T, B, G]
+    float *d_start, *d_start_memory, *d_bias;  // zero at first: [D, B, H] each, [D, B, G]
+    void* d_recurrent;                         // [D, T, B, G]
 
     long gates() const { return cells<float>(0).gates(); }
 
     template <class T>
     Cells<T> cells(long direction) const {
         long first = direction * batch * units;
-        Cells<T> cells{units, batch, directions, start + first, start_memory ? start_memory + first : nullptr, bias,
-                       mask ? mask + first : nullptr, hidden + direction * units,
-                       memory ? memory + direction * units : nullptr, saved, (T*)read + steps * first,
+        Cells<T> cells{units,
+                       batch,
+                       directions,
+                       start + first,
+                       start_memory ? start_memory + first : nullptr,
+                       bias,
+                       mask ? mask + first : nullptr,
+                       hidden + direction * units,
+                       memory ? memory + direction * units : nullptr,
+                       saved,
+                       (T*)read + steps * first,
                        direction ? mirror : nullptr};
         cells.bias += direction * cells.gates();
-        cells.saved += direction * steps * batch * cells.kept();
+        cells.saved += direction * steps * batch * cells.saved_width();
         return cells;
     }
 
@@ -306,9 +314,12 @@ void backward(const Sequence& s) {
                 for (long b = begin; b < end; ++b)
                     cells.backward(t, b, d_hidden + cells.at(t, b, s.units),
                                    d_memory ? d_memory + cells.at(t, b, s.units) : nullptr, carried + b * s.units,
-                                   carried_memory + b * s.units, d_inputs + cells.at(t, b, gates), nullptr, d_recurrent + b * gates, d_bias + b * gates);
-                weights[direction].multiply(Rows<T>{d_recurrent, gates}, begin, end - begin, nullptr, through.data(), s.units);
-                for (long b = begin; b < end; ++b) cells.carry(b, &through[(b - begin) * s.units], carried + b * s.units);
+                                   carried_memory + b * s.units, d_inputs + cells.at(t, b, gates), nullptr,
+                                   d_recurrent + b * gates, d_bias + b * gates);
+                weights[direction].multiply(Rows<T>{d_recurrent, gates}, begin, end - begin, nullptr, through.data(),
+                                            s.units);
+                for (long b = begin; b < end; ++b)
+                    cells.carry(b, &through[(b - begin) * s.units], carried + b * s.units);
             }
         });
     });
@@ -319,16 +330,16 @@ struct Attended {
     long steps, batch, source, units, key_size, value_size, additive;
     const float *inputs, *keys, *values;  // [T, B, G]; [B, S, A], exp(2 keys) if additive; [B, S, C]
     const float *joint_weight, *score_weight, *context_weight;  // [A + G, H]; [A] or, without `additive`, [1]; [G, C]
-    const float *bias, *start, *start_memory, *mask, *asked;  // [G]; [B, H] each, null in part; [T, B, A] or null
+    const float *bias, *start, *start_memory, *mask, *asked;    // [G]; [B, H] each, null in part; [T, B, A] or null
     const std::uint8_t* absent;                                 // [B, S]
-    float *hidden, *memory, *saved;                           // [T, B, H] each, null in part; [T, B, kept()]
-    float *queries, *weights, *contexts;                      // [T, B, A], [T, B, S], [T, B, C]
+    float *hidden, *memory, *saved;                             // [T, B, H] each, null in part; [T, B, saved_width()]
+    float *queries, *weights, *contexts;                        // [T, B, A], [T, B, S], [T, B, C]
     void *read, *read_contexts;                                 // [T, B, H], [T, B, C]
     const float *d_hidden, *d_read_contexts;                    // from here on for the way back
     float *d_inputs, *d_contexts, *d_queries;                   // the last one or null
-    float *d_start, *d_start_memory;                          // zero at first, as those that follow: [B, H] each
-    float *d_bias, *d_keys, *d_factor;                        // [B, G], [B, S, A], [B, A]
-    void *d_operand, *d_joint;                                // [T, B, G], [T, B, A + G]
+    float *d_start, *d_start_memory;                            // zero at first, as those that follow: [B, H] each
+    float *d_bias, *d_keys, *d_factor;                          // [B, G], [B, S, A], [B, A]
+    void *d_operand, *d_joint;                                  // [T, B, G], [T, B, A + G]
 
     long gates() const { return cells<float>().gates(); }
     long width() const { return key_size + gates(); }
@@ -367,8 +378,8 @@ void forward(const Attended& a) {
                 attention.forward(b, query, a.weights + at * a.source, context);
                 round(context, read_contexts + b * a.value_size, a.value_size);
             }
-            context_weight.multiply(Rows<T>{read_contexts, a.value_size}, share.begin, share.size(), nullptr, beside.data(),
-                                    gates);
+            context_weight.multiply(Rows<T>{read_contexts, a.value_size}, share.begin, share.size(), nullptr,
+                                    beside.data(), gates);
             for (long b = share.begin; b < share.end; ++b)
                 cells.forward(t, b, a.inputs + (t * a.batch + b) * gates, &beside[(b - share.begin) * gates],
                               &joint[(b - share.begin) * width + a.key_size]);
@@ -387,7 +398,8 @@ void backward(const Attended& a) {
         Cells<T> cells = a.cells<T>();
         Attention attention = a.attention();
         Share share(a.batch, thread, threads);
-        std::vector<float> through(share.size() * std::max(a.units, a.value_size)), d_query(a.key_size), d_scores(a.source);
+        std::vector<float> through(share.size() * std::max(a.units, a.value_size)), d_query(a.key_size),
+            d_scores(a.source);
         for (long t = a.steps - 1; t >= 0; --t) {
             T *d_operand = (T*)a.d_operand + t * a.batch * gates, *d_joint = (T*)a.d_joint + t * a.batch * width;
             for (long b = share.begin; b < share.end; ++b) {

@@ -21,13 +21,13 @@ template <class T>
 void run(const Look& look) {
     in_parallel([&](long thread, long threads) {
         const Attention attention{look.source, look.key_size, look.value_size, look.additive != 0,
-                                  look.keys, look.values, look.absent, look.score_weight};
+                                  look.keys,   look.values,   look.absent,     look.score_weight};
         std::vector<float> query(look.key_size);
         Share share(look.rows, thread, threads);
         for (long row = share.begin; row < share.end; ++row) {
             std::copy_n(look.queries + row * look.key_size, look.key_size, query.data());
-            attention.forward(look.sentences ? look.sentences[row] : row, query.data(), look.weights + row * look.source,
-                              look.sums + row * look.value_size);
+            attention.forward(look.sentences ? look.sentences[row] : row, query.data(),
+                              look.weights + row * look.source, look.sums + row * look.value_size);
         }
     });
 }
@@ -73,7 +73,8 @@ inline void best(const Best& b, long row) {
         store(found, log_p);
         for (; better; better &= better - 1) {
             long lane = __builtin_ctz(better), place = b.count - 1;
-            if (!(found[lane] > last) || std::find(b.barred, b.barred + b.barred_count, i + lane) != b.barred + b.barred_count)
+            if (!(found[lane] > last) ||
+                std::find(b.barred, b.barred + b.barred_count, i + lane) != b.barred + b.barred_count)
                 continue;
             for (; place > 0 && found[lane] > values[place - 1]; --place) {
                 values[place] = values[place - 1];

@@ -74,7 +74,8 @@ inline void barrier() {
 struct Share {
     long begin, end;
 
-    Share(long count, long thread, long threads) : begin(count * thread / threads), end(count * (thread + 1) / threads) {}
+    Share(long count, long thread, long threads)
+        : begin(count * thread / threads), end(count * (thread + 1) / threads) {}
     long size() const { return end - begin; }
 };
 
