@@ -1,6 +1,7 @@
 """Matrix products in a chosen precision: operands and result in `dtype`, all else in float32 (float64 in tests).
 
-The sum inside a bfloat16 product is float32 in the hardware; what comes out is rounded once and held as float32.
+The sum inside a bfloat16 product is float32 in the hardware; what comes out is rounded once and held as float32, or by
+compiled kernels (compiled.py) not rounded at all.
 """
 
 import functools
