@@ -58,7 +58,10 @@ def test_a_sequence(dtype: torch.dtype, masked: bool, directions: int, size: int
     expected, _ = run_sequence("gru", given.transpose(1, 2), (start,), weight, bias, mask, dtype)
     given_there, *others = leaves_there = [elsewhere(leaf) for leaf in leaves]
     assert given_there is not None
-    ours = kernels.run_sequence(given_there.transpose(1, 2), *others, elsewhere(mask), dtype)
+    start_there, weight_there, bias_there = others
+    (ours,) = kernels.Sequence.apply(
+        dtype, given_there.transpose(1, 2), weight_there, bias_there, elsewhere(mask), start_there
+    )
     outside = torch.randn_like(expected)
     gradients = torch.autograd.grad(expected, leaves, outside)
     gradients_there = torch.autograd.grad(ours, leaves_there, outside.to(DEVICE))
@@ -88,12 +91,12 @@ def test_an_attended_sequence(
     layer = Layer(weight, bias, (start,), mask, None, None, None)
     more = learned(steps, batch, key_size) if asked else None
     expected = run_attended("gru", score, dtype, *attended, [layer], None, False, more)
-    arguments = [elsewhere(tensor) for tensor in (*attended, weight, bias, start, mask, more)]
-    ours = kernels.run_attended(score, dtype, *arguments)
+    arguments = [elsewhere(tensor) for tensor in (*attended, weight, bias, mask, more, start)]
+    ours = kernels.Attended.apply(score, dtype, *arguments)
     outside = [torch.randn_like(result) for result in expected[:2]]
     leaves, leaves_there = (
         [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
-        for tensors in ([*attended, weight, bias, start, more], arguments)
+        for tensors in ([*attended, weight, bias, more, start], arguments)
     )
     gradients = torch.autograd.grad(expected[:2], leaves, outside)
     gradients_there = torch.autograd.grad(ours[:2], leaves_there, [each.to(DEVICE) for each in outside])
@@ -114,9 +117,9 @@ def test_gradients_are_those_of_what_is_computed(score: str, key_size: int) -> N
         given, keys, values, query_weight, context_weight, weight, bias, start = (
             leaf + step * direction for leaf, direction in zip(leaves, directions, strict=True)
         )
-        hidden, contexts, _ = kernels.run_attended(
+        hidden, contexts, _ = kernels.Attended.apply(
             score, torch.float32, given, keys, values, absent, query_weight, score_weight, context_weight,
-            weight, bias, start, None,
+            weight, bias, None, None, start,
         )  # fmt: skip
         return hidden.square().sum() + contexts.sin().sum()
 

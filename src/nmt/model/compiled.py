@@ -1,7 +1,7 @@
 """Kernels that the machine compiles: Triton's (kernels.py) for a GPU, C++ (native/) for a CPU with AVX-512.
 
-They compute what recurrence.py, products.py and output.py compute, and are used where they work, unless
-`runtime.kernels` says none. Others may give other last bits.
+They compute what recurrence.py, products.py and output.py compute, and on a CPU parts of nmt.prediction and nmt.search.
+They are used where they work, unless `runtime.kernels` says none. Others may give other last bits.
 """
 
 import functools

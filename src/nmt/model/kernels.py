@@ -1,9 +1,9 @@
 """The recurrences of recurrence.py for one GRU layer on a GPU, with Triton kernels for all that is no product.
 
-    run_sequence   a step is one product and one kernel, forward and back
-    run_attended   a step is two products and two kernels: attention, and the cell
+    Sequence   a step is one product and one kernel, forward and back
+    Attended   a step is two products and two kernels: attention, and the cell
 
-Each function computes what its namesake in recurrence.py does, which stays the reference. There a step launches some
+Each computes what recurrence.py does, which takes it in and stays the reference. There a step launches some
 thirty operations, each of which reads and writes a whole tensor; what a step takes on a GPU is the number of launches.
 
 A kernel that runs the cell works on a row, the state of one sentence in one direction; one that attends on a sentence.
@@ -267,31 +267,19 @@ class _Cells:
         return self.hidden[t - 1] if t else self.start
 
 
-def run_sequence(
-    inputs_TDBG: Tensor,
-    start_DBH: Tensor,
-    weight_DGH: Tensor,
-    bias_DG: Tensor,
-    mask_DBH: Tensor | None,
-    dtype: torch.dtype,
-) -> Tensor:
-    """recurrence.run_sequence of a GRU without normalisation: hidden states [T, D, B, H]."""
-    apply: Any = _KernelSequence.apply
-    hidden: Tensor = apply(dtype, inputs_TDBG, start_DBH, weight_DGH, bias_DG, mask_DBH)
-    return hidden
-
-
 def try_out(device: torch.device) -> None:
     """Build and run a kernel. Raises whatever Triton does where it cannot, without a C compiler for instance."""
     one, gates = torch.zeros(1, 1, 1, device=device), torch.zeros(1, 1, 1, 3, device=device)
-    run_sequence(gates, one, gates[0].transpose(1, 2), gates[0, 0], None, torch.float32)
+    Sequence.apply(torch.float32, gates, gates[0].transpose(1, 2), gates[0, 0], None, one)
 
 
-class _KernelSequence(torch.autograd.Function):
+class Sequence(torch.autograd.Function):
+    """recurrence.run_sequence of a GRU without normalisation."""
+
     @staticmethod
     def forward(
-        ctx: Any, dtype: torch.dtype, inputs: Tensor, start: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None
-    ) -> Tensor:
+        ctx: Any, dtype: torch.dtype, inputs: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None, start: Tensor
+    ) -> tuple[Tensor]:
         if inputs.stride(-1) != 1:
             inputs = inputs.contiguous()
         cells = _Cells(len(inputs), start, bias, mask, dtype)
@@ -302,7 +290,7 @@ class _KernelSequence(torch.autograd.Function):
             cells.forward(t, given, None, recurrent)
         ctx.cells = cells
         ctx.save_for_backward(weight)
-        return cells.hidden.detach()  # a node of autograd that keeps its very output keeps itself
+        return (cells.hidden.detach(),)  # a node of autograd that keeps its very output keeps itself
 
     @staticmethod
     @once_differentiable
@@ -318,33 +306,17 @@ class _KernelSequence(torch.autograd.Function):
             torch.bmm(d_recurrents[t], factor, out=through)
         d_recurrent_DNG, read_DNH = (each.transpose(0, 1).flatten(1, 2) for each in (d_recurrents, cells.read))
         d_weight = (d_recurrent_DNG.transpose(1, 2) @ read_DNH).to(weight.dtype)
-        return None, cells.d_given, cells.d_start(through), d_weight, cells.d_bias(), None
+        return None, cells.d_given, d_weight, cells.d_bias(), None, cells.d_start(through)
 
 
-def run_attended(
-    score: str, dtype: torch.dtype,
-    inputs_TBG: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor,
-    query_weight_AH: Tensor, score_weight_A: Tensor, context_weight_GC: Tensor,
-    weight_GH: Tensor, bias_G: Tensor, start_BH: Tensor, mask_BH: Tensor | None, asked_TBA: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+class Attended(torch.autograd.Function):
     """recurrence.run_attended of one GRU layer without normalisation."""
-    apply: Any = _KernelAttended.apply
-    hidden: Tensor
-    contexts: Tensor
-    weights: Tensor
-    hidden, contexts, weights = apply(
-        score, dtype, inputs_TBG, keys_BSA, values_BSC, absent_BS, query_weight_AH, score_weight_A, context_weight_GC,
-        weight_GH, bias_G, start_BH, mask_BH, asked_TBA,
-    )  # fmt: skip
-    return hidden, contexts, weights
 
-
-class _KernelAttended(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, score: str, dtype: torch.dtype, inputs: Tensor, keys: Tensor, values: Tensor, absent: Tensor,
         query_weight: Tensor, score_weight: Tensor, context_weight: Tensor,
-        weight: Tensor, bias: Tensor, start: Tensor, mask: Tensor | None, asked: Tensor | None,
+        weight: Tensor, bias: Tensor, mask: Tensor | None, asked: Tensor | None, start: Tensor,
     ) -> Any:  # fmt: skip
         inputs, keys, values, absent = (each.contiguous() for each in (inputs, keys, values, absent))
         asked = None if asked is None else asked.contiguous()
@@ -408,7 +380,7 @@ class _KernelAttended(torch.autograd.Function):
         return (
             None, None, cells.d_given[:, 0], d_keys, d_values, None,
             d_query_weight, d_factors.sum(0) if additive else None, d_context_weight,
-            d_weight, cells.d_bias()[0], cells.d_start(through)[0], None, d_asked,
+            d_weight, cells.d_bias()[0], None, d_asked, cells.d_start(through)[0],
         )  # fmt: skip
 
 

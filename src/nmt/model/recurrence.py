@@ -46,21 +46,23 @@ def run_sequence(
     inverse. Returns hidden states [T, D, B, H] and, of an LSTM, memories.
     """
     kernels = _kernels(cell, norm, inputs_TDBG, start[0].shape[-1])
+    node: Any = kernels.Sequence if kernels is not None else _Sequence
+    states: tuple[Tensor, ...]
     if kernels is native:
-        return native.run_sequence(inputs_TDBG, start, weight_DGH, bias_DG, mask_DBH, dtype, mirror_TB)
-    if mirror_TB is not None:
+        states = node.apply(dtype, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, mirror_TB, *start)
+    elif mirror_TB is not None:
         turned = _turned(inputs_TDBG, mirror_TB)
         hidden, memory = run_sequence(cell, turned, start, weight_DGH, bias_DG, mask_DBH, dtype, norm)
         return _turned(hidden, mirror_TB), None if memory is None else _turned(memory, mirror_TB)
-    if kernels is not None:
-        return kernels.run_sequence(inputs_TDBG, start[0], weight_DGH, bias_DG, mask_DBH, dtype), None
-    apply: Callable[..., tuple[Tensor, ...]] = _Sequence.apply
-    states = apply(cell, dtype, norm, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start, *(norm or ()))
+    elif kernels is not None:
+        states = node.apply(dtype, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start)
+    else:
+        states = node.apply(cell, dtype, norm, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start, *(norm or ()))
     return states[0], states[1] if len(states) > 1 else None
 
 
 def _kernels(cell: str, norm: Norm | None, inputs: Tensor, *widths: int) -> ModuleType | None:
-    """The compiled namesake, where there is one that computes this."""
+    """The module of compiled kernels that computes this, where there is one: its `Sequence` and `Attended`."""
     if norm is not None or inputs.dtype != torch.float32:
         return None
     if compiled.on_cpu(inputs) and all(width % LANES == 0 for width in widths):
@@ -178,19 +180,20 @@ def run_attended(
     only = layers[0]
     widths = only.start[0].shape[-1], keys_BSA.shape[-1], values_BSC.shape[-1]
     kernels = _kernels(cell, only.norm, inputs_TBG, *widths) if len(layers) == 1 else None
+    node: Any = kernels.Attended if kernels is not None else _Attended
+    results: tuple[Tensor, Tensor, Tensor]
     if kernels is not None:
-        start: Any = only.start if kernels is native else only.start[0]
-        hidden, contexts, weights = kernels.run_attended(
+        results = node.apply(
             score, dtype, inputs_TBG, keys_BSA, values_BSC, absent_BS, query_weight_AH, score_weight_A,
-            context_weight_GC, only.weight_GH, only.bias_G, start, only.mask_BH, asked_TBA,
+            context_weight_GC, only.weight_GH, only.bias_G, only.mask_BH, asked_TBA, *only.start,
         )  # fmt: skip
-        return hidden, contexts, weights
+        return results
     learned = [tensor for layer in layers for tensor in _learned(layer)]
-    apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Attended.apply
-    return apply(
+    results = node.apply(
         cell, score, dtype, layers, between_BH, residual, inputs_TBG, keys_BSA, values_BSC, absent_BS,
         query_weight_AH, score_weight_A, context_weight_GC, asked_TBA, *learned,
     )  # fmt: skip
+    return results
 
 
 class _Attended(torch.autograd.Function):

@@ -77,12 +77,10 @@ class LossBlocks {
     // Logits become the gradient at them, p - smoothing / V and 1 - smoothing less at the target, and the loss is kept.
     void softmax(long token, float* logits) {
         const long words = loss_.words;
-        const float minus_infinity = -INFINITY;
-        Vector highest = all(minus_infinity), total = zeros();
+        Vector highest = all(-INFINITY), total = zeros();
         for (long i = 0; i < words; i += LANES) {
-            Vector x = _mm512_mask_loadu_ps(all(minus_infinity), lanes(words - i), logits + i);
-            highest = _mm512_max_ps(highest, x);
-            total += _mm512_maskz_loadu_ps(lanes(words - i), logits + i);
+            highest = _mm512_max_ps(highest, some(logits + i, words - i, -INFINITY));
+            total += some(logits + i, words - i);
         }
         const float top = largest(highest), mean = sum(total) / words, goal = logits[loss_.targets[token]];
         Vector exponentials = zeros();

@@ -34,8 +34,6 @@ inline void interleave(Bfloat16* to, Vector first, Vector second) {
     _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(ORDER), both));
 }
 
-// The next `count` numbers, sixteen at most.
-inline Vector some(const float* from, long count) { return _mm512_maskz_loadu_ps(lanes(count), from); }
 inline Vector some(const Bfloat16* from, long count) {
     __m256i bits = _mm256_maskz_loadu_epi16(lanes(count), from);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
@@ -184,8 +182,9 @@ class Packed {
         out += panel * LANES;
 #pragma GCC unroll 4
         for (int j = 0; j < PANELS; ++j) {
-            inside[j] = lanes(columns_ - (panel + j) * LANES);
-            Vector begin = bias && !step ? _mm512_maskz_loadu_ps(inside[j], bias + (panel + j) * LANES) : zeros();
+            long column = (panel + j) * LANES;
+            inside[j] = lanes(columns_ - column);
+            Vector begin = bias && !step ? some(bias + column, columns_ - column) : zeros();
 #pragma GCC unroll 6
             for (int i = 0; i < ROWS; ++i)
                 sums[i][j] = step ? _mm512_maskz_loadu_ps(inside[j], out + i * by_row + j * LANES) : begin;

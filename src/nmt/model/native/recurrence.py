@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.model.cells import State
 from nmt.model.native.library import Arguments, call, fields
 from nmt.model.native.products import weight_gradient
 from nmt.model.scorers import SATURATED
@@ -30,26 +29,12 @@ class _AttendedArguments(Arguments):
     )
 
 
-def run_sequence(
-    inputs_TDBG: Tensor,
-    start: State,
-    weight_DGH: Tensor,
-    bias_DG: Tensor,
-    mask_DBH: Tensor | None,
-    dtype: torch.dtype,
-    mirror_TB: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
+class Sequence(torch.autograd.Function):
     """recurrence.run_sequence without normalisation.
 
-    Inputs and states lie as [T, B, D, .], which is how an encoder makes and uses them.
+    Inside inputs and states lie as [T, B, D, .], which is how an encoder makes and uses them.
     """
-    apply: Any = _NativeSequence.apply
-    states = apply(dtype, inputs_TDBG.transpose(1, 2), weight_DGH, bias_DG, mask_DBH, mirror_TB, *start)
-    hidden, *memory = (each.transpose(1, 2) for each in states)
-    return hidden, memory[0] if memory else None
 
-
-class _NativeSequence(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, dtype: torch.dtype, inputs: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None,
@@ -57,8 +42,8 @@ class _NativeSequence(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:  # fmt: skip
         steps, (directions, batch, units) = len(inputs), start.shape
         tensors = {
-            "inputs": inputs, "start": start, "start_memory": memory[0] if memory else None, "weight": weight,
-            "bias": bias, "mask": mask, "mirror": mirror,
+            "inputs": inputs.transpose(1, 2), "start": start, "start_memory": memory[0] if memory else None,
+            "weight": weight, "bias": bias, "mask": mask, "mirror": mirror,
         }  # fmt: skip
         states = [start.new_empty(steps, batch, directions, units) for _ in (start, *memory)]
         ctx.fields = _without_gaps(tensors) | {
@@ -70,7 +55,7 @@ class _NativeSequence(torch.autograd.Function):
         ctx.dtype = dtype
         ctx.set_materialize_grads(False)
         call("sequence_forward", dtype, _SequenceArguments(**ctx.fields))
-        return tuple(state.detach() for state in states)  # a node that keeps its very outputs keeps itself
+        return tuple(state.transpose(1, 2) for state in states)
 
     @staticmethod
     @once_differentiable
@@ -81,35 +66,19 @@ class _NativeSequence(torch.autograd.Function):
         d_bias = inputs.new_zeros(*start.shape[:2], inputs.shape[-1])
         d_recurrent = read.new_empty(*read.shape[:-1], inputs.shape[-1])
         more = {
-            "d_hidden": torch.zeros_like(ctx.fields["hidden"]) if d_hidden is None else d_hidden.contiguous(),
-            "d_memory": None if d_memory is None else d_memory.contiguous(), "d_inputs": d_inputs,
+            "d_hidden": torch.zeros_like(ctx.fields["hidden"]) if d_hidden is None else _inside(d_hidden),
+            "d_memory": None if d_memory is None else _inside(d_memory), "d_inputs": d_inputs,
             "d_start": d_start, "d_start_memory": d_start_memory, "d_bias": d_bias, "d_recurrent": d_recurrent,
         }  # fmt: skip
         call("sequence_backward", ctx.dtype, _SequenceArguments(**ctx.fields, **more))
         pairs = zip(d_recurrent.flatten(1, 2), read.flatten(1, 2), strict=True)
         d_weight = torch.stack([weight_gradient(d_results, rows) for d_results, rows in pairs])
-        return None, d_inputs, d_weight, d_bias.sum(1), None, None, *_present(d_start, d_start_memory)
+        return None, d_inputs.transpose(1, 2), d_weight, d_bias.sum(1), None, None, *_present(d_start, d_start_memory)
 
 
-def run_attended(
-    score: str, dtype: torch.dtype,
-    inputs_TBG: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor,
-    query_weight_AH: Tensor, score_weight_A: Tensor, context_weight_GC: Tensor,
-    weight_GH: Tensor, bias_G: Tensor, start: State, mask_BH: Tensor | None, asked_TBA: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+class Attended(torch.autograd.Function):
     """recurrence.run_attended of one layer without normalisation."""
-    apply: Any = _NativeAttended.apply
-    hidden: Tensor
-    contexts: Tensor
-    weights: Tensor
-    hidden, contexts, weights = apply(
-        score, dtype, inputs_TBG, keys_BSA, values_BSC, absent_BS, query_weight_AH, score_weight_A, context_weight_GC,
-        weight_GH, bias_G, mask_BH, asked_TBA, *start,
-    )  # fmt: skip
-    return hidden, contexts, weights
 
-
-class _NativeAttended(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, score: str, dtype: torch.dtype, inputs: Tensor, keys: Tensor, values: Tensor, absent: Tensor,
@@ -173,6 +142,10 @@ class _NativeAttended(torch.autograd.Function):
             d_query_weight, d_factor.sum(0) if additive else None, d_context_weight,
             d_weight, d_bias.sum(0), None, d_queries, *_present(d_start, d_start_memory),
         )  # fmt: skip
+
+
+def _inside(steps_TDBX: Tensor) -> Tensor:
+    return steps_TDBX.transpose(1, 2).contiguous()
 
 
 def _present(*tensors: Tensor | None) -> list[Tensor]:

@@ -47,27 +47,24 @@ inline void best(const Best& b, long row) {
     const float* logits = b.logits + row * b.words;
     float* values = b.log_probabilities + row * b.count;
     std::int64_t* indices = b.indices + row * b.count;
-    const Vector lowest = all(-INFINITY);
-    Vector highest = lowest, whole = zeros();
+    Vector highest = all(-INFINITY), whole = zeros();
     for (long i = 0; i < b.words; i += LANES)
-        highest = _mm512_max_ps(highest, _mm512_mask_loadu_ps(lowest, lanes(b.words - i), logits + i));
-    const Vector top = all(largest(highest));
-    for (long i = 0; i < b.words; i += LANES) {
-        __mmask16 inside = lanes(b.words - i);
-        whole += _mm512_maskz_mov_ps(inside, exponential(_mm512_maskz_loadu_ps(inside, logits + i) - top));
-    }
-    const Vector log_whole = all(std::log(sum(whole)));
+        highest = _mm512_max_ps(highest, some(logits + i, b.words - i, -INFINITY));
+    const float top = largest(highest);
+    for (long i = 0; i < b.words; i += LANES)
+        whole += _mm512_maskz_mov_ps(lanes(b.words - i), exponential(some(logits + i, b.words - i) - all(top)));
+    const float log_whole = std::log(sum(whole));
     std::fill_n(values, b.count, -INFINITY);
     std::fill_n(indices, b.count, 0);
     if (b.forced && b.forced[row] != b.free) {
         indices[0] = b.forced[row];
-        values[0] = logits[indices[0]] - largest(top) - largest(log_whole);
+        values[0] = logits[indices[0]] - top - log_whole;
         return;
     }
     const float& last = values[b.count - 1];
     alignas(64) float found[LANES];
     for (long i = 0; i < b.words; i += LANES) {
-        Vector log_p = _mm512_mask_loadu_ps(lowest, lanes(b.words - i), logits + i) - top - log_whole;
+        Vector log_p = some(logits + i, b.words - i, -INFINITY) - all(top) - all(log_whole);
         __mmask16 better = _mm512_cmp_ps_mask(log_p, all(last), _CMP_GT_OQ);
         if (!better) continue;
         store(found, log_p);

@@ -35,6 +35,11 @@ inline float largest(Vector x) { return _mm512_reduce_max_ps(x); }
 // The lanes of the next `count` numbers, of which there may be more or fewer than sixteen.
 inline __mmask16 lanes(long count) { return count >= LANES ? 0xffff : (1u << count) - 1; }
 
+// These numbers, and what else where they end.
+inline Vector some(const float* from, long count, float otherwise = 0.0f) {
+    return _mm512_mask_loadu_ps(all(otherwise), lanes(count), from);
+}
+
 // Cephes' expf: a polynomial on half a binade around 0; relative error 1e-7.
 inline Vector exponential(Vector x) {
     x = _mm512_min_ps(all(88.3f), _mm512_max_ps(all(-87.3f), x));  // in this order NaN stays NaN
