@@ -65,11 +65,11 @@ class Sentences:
 @torch.inference_mode()
 def textbook_greedy(model: Textbook, source_BS: Tensor, lengths_B: Tensor, limit: int) -> list[list[int]]:
     """The most probable word at each step, until the last sentence has ended."""
-    outputs, absent, state = model.read(source_BS, lengths_B)
+    outputs, padding, state = model.read(source_BS, lengths_B)
     previous = torch.full((len(source_BS),), BOS)
     written, running = [], torch.ones(len(source_BS), dtype=torch.bool)
     for _ in range(limit):
-        logits, state = model.write(model.target_embedding(previous), state, outputs, absent)
+        logits, state = model.write(model.target_embedding(previous), state, outputs, padding)
         logits[:, :EOS] = -torch.inf
         previous = logits.argmax(-1)
         written.append(previous)
@@ -83,15 +83,15 @@ def textbook_greedy(model: Textbook, source_BS: Tensor, lengths_B: Tensor, limit
 def textbook_beam(model: Textbook, source_BS: Tensor, lengths_B: Tensor, limit: int) -> list[list[int]]:
     """A beam for each sentence of the batch; an ended hypothesis is carried along until the last one has ended."""
     batch = len(source_BS)
-    outputs, absent, state = model.read(source_BS, lengths_B)
-    outputs, absent = outputs.repeat_interleave(BEAM, 0), absent.repeat_interleave(BEAM, 0)
+    outputs, padding, state = model.read(source_BS, lengths_B)
+    outputs, padding = outputs.repeat_interleave(BEAM, 0), padding.repeat_interleave(BEAM, 0)
     state = state.repeat_interleave(BEAM, 1)
     scores = torch.full((batch, BEAM), -torch.inf)
     scores[:, 0] = 0.0
     words = torch.full((batch * BEAM, 1), BOS)
     ended = torch.zeros(batch * BEAM, dtype=torch.bool)
     for _ in range(limit):
-        logits, state = model.write(model.target_embedding(words[:, -1]), state, outputs, absent)
+        logits, state = model.write(model.target_embedding(words[:, -1]), state, outputs, padding)
         logits[:, :EOS] = -torch.inf
         gains = logits.log_softmax(-1)
         gains[ended] = -torch.inf

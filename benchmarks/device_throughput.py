@@ -32,8 +32,8 @@ def decoder_passes(device: torch.device, dtype: torch.dtype) -> dict[str, Callab
     leaves = [torch.randn(size, device=device).mul_(0.1).requires_grad_() for size in
               ((BATCH, STEPS, HIDDEN), (BATCH, STEPS, HIDDEN), (1, BATCH, HIDDEN), (STEPS, BATCH, 256))]  # fmt: skip
     values, keys, start, embedded = leaves
-    absent = torch.zeros(BATCH, STEPS, dtype=torch.bool, device=device)
-    memory, masks = Memory(values, keys, absent, DecoderState((start,))), DecoderMasks([None], None)
+    padding = torch.zeros(BATCH, STEPS, dtype=torch.bool, device=device)
+    memory, masks = Memory(values, keys, padding, DecoderState((start,))), DecoderMasks([None], None)
     wanted = [*leaves, *(parameter for name, parameter in decoder.named_parameters() if _used(name))]
 
     def both_ways(decode: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]) -> None:

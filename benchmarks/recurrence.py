@@ -39,7 +39,7 @@ def recurrence(shape: dict[str, int], dtype: torch.dtype, device: torch.device) 
     arguments = {
         "inputs_TBG": tensor(target, batch, 3 * hidden),
         "keys_BSA": tensor(batch, source, attention), "values_BSC": tensor(batch, source, context),
-        "absent_BS": torch.zeros(batch, source, dtype=torch.bool, device=device),
+        "padding_BS": torch.zeros(batch, source, dtype=torch.bool, device=device),
         "query_weight_AH": tensor(attention, hidden), "score_weight_A": tensor(attention),
         "context_weight_GC": tensor(3 * hidden, context), "between_BH": None, "residual": False,
     }  # fmt: skip

@@ -26,10 +26,10 @@ class AdditiveAttention(nn.Module):
         self.key = nn.Linear(key_size, size)
         self.score = nn.Linear(size, 1, bias=False)
 
-    def forward(self, query_BH: Tensor, outputs_BSC: Tensor, absent_BS: Tensor) -> Tensor:
+    def forward(self, query_BH: Tensor, outputs_BSC: Tensor, padding_BS: Tensor) -> Tensor:
         """The context [B, C]."""
         features = torch.tanh(self.query(query_BH)[:, None] + self.key(outputs_BSC))
-        scores_BS = self.score(features).squeeze(-1).masked_fill(absent_BS, -torch.inf)
+        scores_BS = self.score(features).squeeze(-1).masked_fill(padding_BS, -torch.inf)
         weights_BS = torch.softmax(scores_BS, dim=-1)
         return torch.bmm(weights_BS[:, None], outputs_BSC).squeeze(1)
 
@@ -104,16 +104,16 @@ class Textbook(_Textbook):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, T, V] at every target position, padding included."""
-        outputs_BSC, absent_BS, state = self.read(batch.source_BS, batch.source_lengths_B)
+        outputs_BSC, padding_BS, state = self.read(batch.source_BS, batch.source_lengths_B)
         columns = []
         for word_BE in self.dropout(self.target_embedding(batch.inputs_BT)).unbind(1):
-            logits_BV, state = self.write(word_BE, state, outputs_BSC, absent_BS)
+            logits_BV, state = self.write(word_BE, state, outputs_BSC, padding_BS)
             columns.append(logits_BV)
         return torch.stack(columns, dim=1)
 
-    def write(self, word_BE: Tensor, state: Tensor, outputs_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, Tensor]:
+    def write(self, word_BE: Tensor, state: Tensor, outputs_BSC: Tensor, padding_BS: Tensor) -> tuple[Tensor, Tensor]:
         """One step from the previous word's embedding: logits [B, V] and the next state."""
-        context_BC = self.attention(state[0], outputs_BSC, absent_BS)
+        context_BC = self.attention(state[0], outputs_BSC, padding_BS)
         hidden, state = self.decoder(torch.cat([word_BE, context_BC], dim=-1)[:, None], state)
         features = torch.cat([hidden.squeeze(1), context_BC, word_BE], dim=-1)
         return self.output(self.dropout(torch.tanh(self.readout(features)))), state

@@ -14,7 +14,7 @@ def first_look(model: Seq2Seq, name: str | None) -> tuple[Tensor, Tensor | None]
     rows, lengths = random_sentences(model, 3, "source", batch=2)
     memory = model.encode(rows, lengths)
     query = memory.start.tensors[0][-1]
-    arguments = (query, memory.keys_BSA, memory.values_BSC, memory.absent_BS)
+    arguments = (query, memory.keys_BSA, memory.values_BSC, memory.padding_BS)
     if name is None:
         return model.decoder.attention(*arguments)
     with ablated(model, name):

@@ -84,7 +84,7 @@ def test_damaged_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dvc repro --force tokenize"):
         TokenStore.open(tmp_path / "x")
     np.save(offsets, np.array([0, 3]))
-    with pytest.raises(UserError, match="8 tokens, but the offsets speak of 3"):
+    with pytest.raises(UserError, match="8 tokens, but the offsets end at 3"):
         TokenStore.open(tmp_path / "x")
 
 
@@ -94,10 +94,10 @@ def test_damaged_store_is_refused(tmp_path: Path) -> None:
         ("ids", np.zeros(9, np.int16), "no token store, but int16"),
         ("ids", np.zeros((3, 3), np.uint16), "no token store, but uint16"),
         ("ids", np.array([None], dtype=object), "no readable token store"),
-        ("offsets", np.array([0, 5, 2, 9]), "they fall"),
-        ("offsets", np.array([1, 9]), "they fall"),
-        ("offsets", np.array([], np.int64), "they fall"),
-        ("offsets", np.array([0, 10]), "9 tokens, but the offsets speak of 10"),
+        ("offsets", np.array([0, 5, 2, 9]), "must begin at 0 and never fall"),
+        ("offsets", np.array([1, 9]), "must begin at 0 and never fall"),
+        ("offsets", np.array([], np.int64), "must begin at 0 and never fall"),
+        ("offsets", np.array([0, 10]), "9 tokens, but the offsets end at 10"),
     ],
     ids=["type", "shape", "pickle", "falling", "not from 0", "empty", "beyond"],
 )

@@ -99,7 +99,7 @@ def test_no_process_waits_long_for_another(tmp_path: Path) -> None:
     text = ParallelText.open(tmp_path / "source", tmp_path / "target")
     largest = mean = 0.0
     for examples in text.shuffled_plan(5000, Train.model_validate(RECIPE).joining, keys=(1, 1)):
-        shares = [Team(3, rank, 3).cut(examples, turns=2)[0] for rank in range(3)]
+        shares = [Team(3, rank, 3).cut(examples, micro_batches=2)[0] for rank in range(3)]
         parts = [part for share in shares for part in share]
         assert len(parts) == min(6, len(examples))
         assert sorted(np.concatenate(parts)[:, 0]) == sorted(examples[:, 0])

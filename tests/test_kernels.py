@@ -55,11 +55,11 @@ def test_a_sequence(dtype: torch.dtype, masked: bool, directions: int, size: int
     weight = (learned(directions, 3 * size, size).detach() * (20 / size) ** 0.5).requires_grad_()
     mask = drop_out(directions, batch, size) if masked else None
     leaves = [given, start, weight, bias]
-    expected, _ = run_sequence("gru", given.transpose(1, 2), (start,), weight, bias, mask, dtype)
+    expected = run_sequence("gru", given.transpose(1, 2), (start,), weight, bias, mask, dtype)
     given_there, *others = leaves_there = [elsewhere(leaf) for leaf in leaves]
     assert given_there is not None
     start_there, weight_there, bias_there = others
-    (ours,) = kernels.Sequence.apply(
+    ours = kernels.Sequence.apply(
         dtype, given_there.transpose(1, 2), weight_there, bias_there, elsewhere(mask), start_there
     )
     outside = torch.randn_like(expected)
@@ -82,12 +82,12 @@ def test_an_attended_sequence(
     steps, batch, size, value_size = 4, 3, 20, 28
     given, start = learned(steps, batch, 3 * size), learned(batch, size)
     keys, values = learned(batch, length, key_size), learned(batch, length, value_size)
-    absent = torch.arange(length) >= torch.tensor([length, max(1, length - 2), 1])[:, None]
+    padding = torch.arange(length) >= torch.tensor([length, max(1, length - 2), 1])[:, None]
     query_weight, context_weight = learned(key_size, size), learned(3 * size, value_size)
     weight, bias = learned(3 * size, size), learned(3 * size)
     score_weight = learned(key_size) if score == "additive" else torch.tensor([0.3])
     mask = drop_out(batch, size) if masked else None
-    attended = [given, keys, values, absent, query_weight, score_weight, context_weight]
+    attended = [given, keys, values, padding, query_weight, score_weight, context_weight]
     layer = Layer(weight, bias, (start,), mask, None, None, None)
     more = learned(steps, batch, key_size) if asked else None
     expected = run_attended("gru", score, dtype, *attended, [layer], None, False, more)
@@ -101,7 +101,7 @@ def test_an_attended_sequence(
     gradients = torch.autograd.grad(expected[:2], leaves, outside)
     gradients_there = torch.autograd.grad(ours[:2], leaves_there, [each.to(DEVICE) for each in outside])
     assert_alike([*ours, *gradients_there], [*expected, *gradients], dtype)
-    assert ours[2].cpu()[:, absent].eq(0.0).all()
+    assert ours[2].cpu()[:, padding].eq(0.0).all()
 
 
 @pytest.mark.parametrize(("score", "key_size"), [("additive", 3), ("dot", 4)])
@@ -110,7 +110,7 @@ def test_gradients_are_those_of_what_is_computed(score: str, key_size: int) -> N
     torch.manual_seed(2)
     leaves = [learned(*size).detach().to(DEVICE).requires_grad_() for size in
               ((3, 2, 12), (2, 5, key_size), (2, 5, 6), (key_size, 4), (12, 6), (12, 4), (12,), (2, 4))]  # fmt: skip
-    absent = torch.zeros(2, 5, dtype=torch.bool, device=DEVICE)
+    padding = torch.zeros(2, 5, dtype=torch.bool, device=DEVICE)
     score_weight = torch.full((key_size if score == "additive" else 1,), 0.7, device=DEVICE)
 
     def loss(step: float, directions: list[Tensor]) -> Tensor:
@@ -118,7 +118,7 @@ def test_gradients_are_those_of_what_is_computed(score: str, key_size: int) -> N
             leaf + step * direction for leaf, direction in zip(leaves, directions, strict=True)
         )
         hidden, contexts, _ = kernels.Attended.apply(
-            score, torch.float32, given, keys, values, absent, query_weight, score_weight, context_weight,
+            score, torch.float32, given, keys, values, padding, query_weight, score_weight, context_weight,
             weight, bias, None, None, start,
         )  # fmt: skip
         return hidden.square().sum() + contexts.sin().sum()
@@ -145,7 +145,7 @@ def test_where_kernels_cannot_be_built_the_loop_is_taken(
     assert [compiled._triton(DEVICE) for _ in range(2)] == [None, None]
     compiled._triton.cache_clear()
     said = capsys.readouterr().err
-    assert said == "no Triton kernels (Failed to find C compiler): recurrences take several times as long\n"
+    assert said == "no Triton kernels (Failed to find C compiler): a GRU's recurrences take several times as long\n"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

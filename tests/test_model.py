@@ -277,6 +277,15 @@ def test_smoothed_cross_entropy_equals_torch(chunk: int, monkeypatch: pytest.Mon
         torch.testing.assert_close(other, one)
 
 
+def test_the_loss_of_a_sure_model_is_not_rounded_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without gradients (dev loss) it is as exact as bfloat16 logits, although a probability of 0.998 rounds to 1."""
+    monkeypatch.setattr("nmt.model.compiled._allowed", False)
+    readout, weight = 12.0 * torch.eye(8), torch.eye(8)  # each word has a p of 0.99996
+    with torch.no_grad():
+        _, plain = smoothed_cross_entropy(readout, weight, torch.zeros(8), torch.arange(8), 0.0, torch.bfloat16)
+    torch.testing.assert_close(plain, functional.cross_entropy(readout, torch.arange(8), reduction="sum"))
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_smoothed_cross_entropy_in_lower_precision(
     dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch

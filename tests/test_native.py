@@ -138,20 +138,18 @@ def test_a_sequence(
     start = tuple(learned(*shape) for _ in range(CELLS[cell].states))
     bias, weight = learned(directions, gates), learned(directions, gates, size)
     mask = drop_out(*shape) if masked else None
-    outside = [torch.randn(4, *shape) for _ in start]
+    outside = torch.randn(4, *shape)
     steps, lengths = torch.arange(4)[:, None], torch.randint(1, 5, (batch,))
     mirror = torch.where(steps < lengths, lengths - 1 - steps, steps) if mirrored else None
 
-    def work(count: int = len(start)) -> Results:
-        states = run_sequence(cell, given.transpose(1, 2), start, weight, bias, mask, dtype, mirror_TB=mirror)
-        asked = [each for each in states if each is not None][:count]
-        return [*asked, *torch.autograd.grad(asked, [given, *start, weight, bias], outside[:count])]
+    def work() -> Results:
+        hidden = run_sequence(cell, given.transpose(1, 2), start, weight, bias, mask, dtype, mirror_TB=mirror)
+        return [hidden, *torch.autograd.grad(hidden, [given, *start, weight, bias], outside)]
 
-    expected, expected_of_hidden = without(work), without(lambda: work(1))
+    expected = without(work)
     called = calls(monkeypatch, native_recurrence)
     assert_alike(work(), expected, dtype)
-    assert_alike(work(1), expected_of_hidden, dtype)
-    assert called == ["sequence_forward", "sequence_backward"] * 2
+    assert called == ["sequence_forward", "sequence_backward"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -169,13 +167,13 @@ def test_an_attended_sequence(
     gates = CELLS[cell].gates * size
     given, start = learned(steps, batch, gates), tuple(learned(batch, size) for _ in range(CELLS[cell].states))
     keys, values = learned(batch, length, key_size), learned(batch, length, value_size)
-    absent = torch.arange(length) >= torch.tensor([length, max(1, length - 2), 1, *[length] * (batch - 3)])[:, None]
+    padding = torch.arange(length) >= torch.tensor([length, max(1, length - 2), 1, *[length] * (batch - 3)])[:, None]
     query_weight, context_weight = learned(key_size, size), learned(gates, value_size)
     weight, bias = learned(gates, size), learned(gates)
     score_weight = learned(key_size) if score == "additive" else torch.tensor([0.3])
     mask = drop_out(batch, size) if masked else None
     more = learned(steps, batch, key_size) if asked else None
-    attended = [given, keys, values, absent, query_weight, score_weight, context_weight]
+    attended = [given, keys, values, padding, query_weight, score_weight, context_weight]
     layer = Layer(weight, bias, start, mask, None, None, None)
     leaves = [each for each in (*attended, weight, bias, *start, more) if each is not None and each.requires_grad]
     outside = [torch.randn(steps, batch, size), torch.randn(steps, batch, value_size)]
@@ -189,7 +187,7 @@ def test_an_attended_sequence(
     ours = work()
     assert called == ["attended_forward", "attended_backward"]
     assert_alike(ours, expected, dtype)
-    assert ours[2][:, absent].eq(0.0).all()
+    assert ours[2][:, padding].eq(0.0).all()
     torch.testing.assert_close(ours[2].sum(-1), torch.ones(steps, batch))
 
 
@@ -219,6 +217,24 @@ def test_the_loss(
     with torch.no_grad():
         alone = smoothed_cross_entropy(*leaves, targets, smoothing, dtype)
     assert [each.item() for each in alone] == [each.item() for each in ours[:2]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_without_gradients_the_loss_is_all(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluation computes no gradient that nobody asks for."""
+    torch.manual_seed(1)
+    arguments = (torch.randn(9, 32), learned(50, 32), learned(50), torch.arange(9), 0.1, dtype)
+    expected = smoothed_cross_entropy(*arguments)
+    asked: list[bool] = []
+    monkeypatch.setattr(native_output, "_Loss", lambda **fields: asked.append(fields["d_weight"] is not None))
+    monkeypatch.setattr(native_output, "call", lambda *_: None)
+    smoothed_cross_entropy(*arguments)
+    with torch.no_grad():
+        smoothed_cross_entropy(*arguments)
+    assert asked == [True, False]
+    monkeypatch.undo()
+    with torch.no_grad():
+        torch.testing.assert_close(smoothed_cross_entropy(*arguments), expected)
 
 
 def test_improbable_words_keep_their_loss() -> None:
@@ -272,7 +288,7 @@ def test_the_number_of_threads_changes_nothing(dtype: torch.dtype, tmp_path: Pat
         learned(batch, length, 32),
     )
     query_weight, context_weight, weight, bias = learned(16, size), learned(96, 32), learned(96, size), learned(96)
-    absent = torch.zeros(batch, length, dtype=torch.bool)
+    padding = torch.zeros(batch, length, dtype=torch.bool)
     layer = Layer(weight, bias, (start,), None, None, None, None)
     words, targets = learned(333, size), torch.randint(0, 333, (steps * batch,))
 
@@ -280,10 +296,10 @@ def test_the_number_of_threads_changes_nothing(dtype: torch.dtype, tmp_path: Pat
         torch.set_num_threads(threads)
         leaves = [given, start, keys, values, query_weight, context_weight, weight, bias]
         hidden, contexts, weights = run_attended(
-            "gru", "additive", dtype, given, keys, values, absent, query_weight, torch.ones(16), context_weight,
+            "gru", "additive", dtype, given, keys, values, padding, query_weight, torch.ones(16), context_weight,
             [layer], None, False,
         )  # fmt: skip
-        both, _ = run_sequence("gru", given[:, None], (start[None],), weight[None], bias[None], None, dtype)
+        both = run_sequence("gru", given[:, None], (start[None],), weight[None], bias[None], None, dtype)
         loss, _ = smoothed_cross_entropy(hidden.flatten(0, 1), words, torch.zeros(333), targets, 0.1, dtype)
         total = loss + contexts.sum() + both.sum()
         torch.set_num_threads(threads)
@@ -299,7 +315,7 @@ def test_nan_is_not_swallowed() -> None:
     given = torch.zeros(2, 1, 3, 48)
     given[0, 0, 1, :] = torch.nan
     start, weight, bias = torch.zeros(1, 3, 16), torch.zeros(1, 48, 16), torch.zeros(1, 48)
-    hidden, _ = run_sequence("gru", given, (start,), weight, bias, None, torch.float32)
+    hidden = run_sequence("gru", given, (start,), weight, bias, None, torch.float32)
     assert hidden[:, 0, 1].isnan().all()
     assert not hidden[:, 0, [0, 2]].isnan().any()
     readout = torch.full((3, 2), torch.nan)
@@ -314,7 +330,8 @@ def test_without_a_compiler_torch_computes(
 ) -> None:
     """With one line that says why, once; nothing half-made stays behind."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for compiler, said in (("/no/compiler", "no C++ compiler"), ("false", "no C++ compiler")):
+    why = {"/no/compiler": "no C++ compiler", "false": "no C++ compiler", "c++ '": """CXX is "c++ '": No closing"""}
+    for compiler, said in why.items():
         monkeypatch.setenv("CXX", compiler)
         forget()
         assert not any(compiled.on_cpu(torch.zeros(1)) for _ in range(2))
@@ -358,6 +375,31 @@ def test_they_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     library.library.cache_clear()
 
 
+def test_what_was_compiled_and_is_damaged_is_compiled_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A power cut may leave an empty file under a good name."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "nmt"
+    folder.mkdir()
+    damaged = folder / f"kernels-{library.version()}.so"
+    damaged.touch()
+    library.library.cache_clear()
+    library.library()
+    assert list(folder.iterdir()) == [damaged]
+    assert damaged.stat().st_size
+    library.library.cache_clear()
+
+
+def test_arguments_of_the_compiler_are_part_of_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may change the last bits."""
+    versions = set()
+    for text in ("c++", "c++ -ffast-math"):
+        monkeypatch.setenv("CXX", text)
+        library.version.cache_clear()
+        versions.add(library.version())
+    assert len(versions) == 2
+    library.version.cache_clear()
+
+
 def test_what_is_switched_off_is_not_used() -> None:
     """Neither here nor on a GPU."""
     compiled.allow(False)
@@ -394,21 +436,35 @@ def test_the_best_words(words: int, count: int, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("additive", [True, False])
-def test_a_look(additive: bool) -> None:
+def test_attention_of_rows(additive: bool) -> None:
     """Attention of several rows of a sentence, in any order, or of one each."""
     torch.manual_seed(1)
     query, keys, values = torch.randn(7, 32), torch.randn(4, 19, 32), torch.randn(4, 19, 48)
-    absent = torch.arange(19) >= torch.tensor([19, 3, 1, 17])[:, None]
+    padding = torch.arange(19) >= torch.tensor([19, 3, 1, 17])[:, None]
     weight, sentences = torch.randn(32) if additive else torch.tensor(0.3), torch.tensor([0, 0, 1, 3, 3, 3, 2])
 
-    def look(query_RK: Tensor, sentence_R: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(query_RK: Tensor, sentence_R: Tensor) -> tuple[Tensor, Tensor]:
         beside = query_RK[:, None].double(), keys[sentence_R].double()
         scores = torch.tanh(sum(beside)) @ weight.double() if additive else (beside[0] * beside[1]).sum(-1) * weight
-        weights = scores.masked_fill(absent[sentence_R], -torch.inf).softmax(-1)
+        weights = scores.masked_fill(padding[sentence_R], -torch.inf).softmax(-1)
         return (weights[:, None] @ values[sentence_R].double()).squeeze(1).float(), weights.float()
 
     held = (2.0 * keys).exp() if additive else keys
-    found = prediction.look(additive, query, held, values, weight, absent, sentences)
-    torch.testing.assert_close(found, look(query, sentences), rtol=1e-5, atol=1e-5)
-    alone = prediction.look(additive, query[:4], held, values, weight, absent, None)
-    torch.testing.assert_close(alone, look(query[:4], torch.arange(4)), rtol=1e-5, atol=1e-5)
+    found = prediction.attend(additive, query, held, values, weight, padding, sentences)
+    torch.testing.assert_close(found, attend(query, sentences), rtol=1e-5, atol=1e-5)
+    alone = prediction.attend(additive, query[:4], held, values, weight, padding, None)
+    torch.testing.assert_close(alone, attend(query[:4], torch.arange(4)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", [-44.0, -40.0, 0.0, 44.0])
+@pytest.mark.parametrize("query", [-60.0, 44.0, 60.0, 1e4])
+def test_attention_of_large_numbers(key: float, query: float) -> None:
+    """A tanh that has come to its end is 1 or -1, however far its two parts lie apart."""
+    keys, queries = torch.zeros(1, 2, 16), torch.full((1, 16), query)
+    keys[0, 0] = key
+    expected = (torch.tanh(queries[:, None] + keys).sum(-1)).softmax(-1)
+    _, weights = prediction.attend(
+        True, queries, (2.0 * keys).exp(), torch.zeros(1, 2, 16), torch.ones(16),
+        torch.zeros(1, 2, dtype=torch.bool), None,
+    )  # fmt: skip
+    torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-5)

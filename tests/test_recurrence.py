@@ -146,7 +146,7 @@ def test_sequence_equals_torch(cell: str) -> None:
     expected, _ = reference(inputs, start if cell == "lstm" else start[0])
     weights = [reference.weight_ih_l0, reference.bias_ih_l0, reference.weight_hh_l0, reference.bias_hh_l0]
     projected = (inputs @ weights[0].t() + weights[1])[:, None]
-    actual, _ = run_sequence(cell, projected, start, weights[2][None], weights[3][None], None, torch.float64)
+    actual = run_sequence(cell, projected, start, weights[2][None], weights[3][None], None, torch.float64)
     torch.testing.assert_close(actual[:, 0], expected)
     probe = torch.randn_like(expected)
     for one, other in zip(
@@ -174,10 +174,9 @@ def test_sequence_gradients_are_the_numeric_ones(cell: str, layer_norm: bool) ->
         torch.randn(2, 1, gates * size, dtype=torch.float64, requires_grad=True) for _ in Norm._fields if layer_norm
     ]
 
-    def run(inputs: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    def run(inputs: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor) -> Tensor:
         norm = Norm(*rest[states:]) if layer_norm else None
-        hidden, memory = run_sequence(cell, inputs, rest[:states], weight, bias, mask, torch.float64, norm)
-        return (hidden,) if memory is None else (hidden, memory)
+        return run_sequence(cell, inputs, rest[:states], weight, bias, mask, torch.float64, norm)
 
     assert torch.autograd.gradcheck(run, (*free, *start, *gains))
 

@@ -69,8 +69,8 @@ class TableModel:
         self.sentences_held += places.sentences
         code = (state.code * 31 + previous * 7 + memory.source[:, 0]) % CODES
         scores = self.attention[code, : memory.source.shape[1]]
-        absent = torch.arange(memory.source.shape[1]) >= memory.lengths[:, None]
-        weights = scores.masked_fill(absent, -torch.inf).softmax(1) if self.has_attention else None
+        padding = torch.arange(memory.source.shape[1]) >= memory.lengths[:, None]
+        weights = scores.masked_fill(padding, -torch.inf).softmax(1) if self.has_attention else None
         return self.logits[code].clone(), TableState(code), weights
 
 

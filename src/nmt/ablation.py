@@ -38,9 +38,9 @@ class Uniform(_Disturbed):
     """The mean of all values."""
 
     def forward(
-        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
+        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, padding_BS: Tensor
     ) -> tuple[Tensor, Tensor]:
-        present_BS = (~absent_BS).to(values_BSC.dtype)
+        present_BS = (~padding_BS).to(values_BSC.dtype)
         weights_BS = present_BS / present_BS.sum(dim=1, keepdim=True)
         return (weights_BS[:, None] @ values_BSC).squeeze(1), weights_BS
 
@@ -49,22 +49,24 @@ class Shifted(_Disturbed):
     """The real weights, each at the position after its own; the last real one's at the first."""
 
     def forward(
-        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
+        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, padding_BS: Tensor
     ) -> tuple[Tensor, Tensor]:
-        _, weights_BS = self.whole(query_BQ, keys_BSA, values_BSC, absent_BS)
+        _, weights_BS = self.whole(query_BQ, keys_BSA, values_BSC, padding_BS)
         assert weights_BS is not None, "attention without weights"
-        places_BS = torch.arange(absent_BS.shape[1], device=absent_BS.device).expand_as(absent_BS)
-        ends_B1 = (~absent_BS).sum(dim=1, keepdim=True) - 1
+        places_BS = torch.arange(padding_BS.shape[1], device=padding_BS.device).expand_as(padding_BS)
+        ends_B1 = (~padding_BS).sum(dim=1, keepdim=True) - 1
         before_BS = torch.where(places_BS == 0, ends_B1, places_BS - 1)
-        weights_BS = weights_BS.gather(1, before_BS).masked_fill(absent_BS, 0.0)
+        weights_BS = weights_BS.gather(1, before_BS).masked_fill(padding_BS, 0.0)
         return (weights_BS[:, None] @ values_BSC).squeeze(1), weights_BS
 
 
 class Frozen(_Disturbed):
     """The encoder's last state, and no word's embedding; it has no weights."""
 
-    def forward(self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, None]:
-        ends_B = (~absent_BS).sum(dim=1) - 1
+    def forward(
+        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, padding_BS: Tensor
+    ) -> tuple[Tensor, None]:
+        ends_B = (~padding_BS).sum(dim=1) - 1
         last_BC = values_BSC[torch.arange(len(ends_B), device=ends_B.device), ends_B]
         whole = self.encoder.output_size
         half = whole // self.encoder.directions

@@ -65,10 +65,10 @@ class TokenStore:
         names = [stem.with_name(f"{stem.name}.{kind}.npy") for kind in ("ids", "offsets")]
         ids, offsets = _mapped(names[0], np.dtype(np.uint16)), _mapped(names[1], np.dtype(np.int64))
         if not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
-            raise UserError(f"{stem}: its offsets are none, since they fall; run `dvc repro --force tokenize`")
+            raise UserError(f"{stem}: offsets must begin at 0 and never fall; run `dvc repro --force tokenize`")
         if len(ids) != offsets[-1]:
             raise UserError(
-                f"{stem}: {len(ids)} tokens, but the offsets speak of {offsets[-1]}; run `dvc repro --force tokenize`"
+                f"{stem}: {len(ids)} tokens, but the offsets end at {offsets[-1]}; run `dvc repro --force tokenize`"
             )
         return cls(ids, offsets)
 
@@ -142,7 +142,7 @@ def pad(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 def similar_shapes(shapes: Sequence[tuple[int, int]], sentences: int, cells: int) -> Iterator[list[int]]:
-    """Places of similar shapes, the largest first: at most so many together, and so many cells when padded, or one."""
+    """Indices in groups of similar shapes, the largest first: each at most so many items and padded cells, or one."""
     batch: list[int] = []
     height = width = 0
     for i in sorted(range(len(shapes)), key=lambda i: shapes[i], reverse=True):
@@ -250,7 +250,7 @@ class ParallelText:
 
     @property
     def _row_type(self) -> type[np.signedinteger[Any]]:
-        """The smaller type that holds a row: plans of ten million pairs are the largest arrays of a training."""
+        """The smallest type that can index a pair: of ten million pairs, plans are the largest arrays in memory."""
         return np.int32 if len(self) < 2**31 else np.int64
 
     def plan(self, batch_tokens: int) -> list[np.ndarray]:

@@ -46,14 +46,15 @@ class Team:
         """Whether this process writes: files, curves, words for people."""
         return self.rank == 0
 
-    def cut(self, examples: np.ndarray, turns: int) -> list[list[np.ndarray]]:
-        """This process's shares of a batch [B, K], each in at most so many turns; of a small batch some are empty.
+    def cut(self, examples: np.ndarray, micro_batches: int) -> list[list[np.ndarray]]:
+        """This process's shares of a batch [B, K], in at most so many micro-batches; of a small batch some are empty.
 
         The examples of a batch are sorted by length. Dealt out like cards they make shares of the same widths, and of
         as many examples but for one: no process waits long for another, and each has work where there is enough.
         """
         dealt = [examples[share :: self.shares] for share in self.own]
-        return [[share[turn::turns] for turn in range(min(turns, len(share)))] for share in dealt]
+        counts = [min(micro_batches, len(share)) for share in dealt]
+        return [[share[i::micro_batches] for i in range(count)] for share, count in zip(dealt, counts, strict=True)]
 
     def add(self, own: Tensor) -> Tensor:
         """The sum [N] of the rows of all shares, of which these [own shares, N] are one's own; the same everywhere.
@@ -87,7 +88,7 @@ class Team:
         return int(tensor)
 
     def outlive_leader(self) -> None:
-        """Wait until the leader has ended: who ends before it, and not well, takes it down at its last words."""
+        """Wait until the leader has ended: a follower that fails before would take it down before it can say why."""
         with contextlib.suppress(Lost):
             self.largest(0)
 
@@ -119,10 +120,10 @@ class Team:
         return _unpacked(tensor.numpy().tobytes())
 
     def check(self, tensors: Mapping[str, Tensor]) -> None:
-        """Refuse to go on where one of these float32 tensors is not the same everywhere, to the bit."""
+        """Refuse to go on where one of these float32 tensors is not the same everywhere, by a checksum of its bits."""
         if self.size == 1:
             return
-        digests = [tensor.detach().view(torch.int32).sum(dtype=torch.int64) for tensor in tensors.values()]
+        digests = [_checksum(tensor.detach().view(torch.int32).flatten()) for tensor in tensors.values()]
         rows = self.gather(torch.stack(digests))
         for name, same in zip(tensors, (rows == rows[0]).all(0).tolist(), strict=True):
             if not same:
@@ -234,3 +235,9 @@ def _unpacked(content: bytes) -> Checkpoint:
     tensors = safetensors.torch.load(content)
     progress = tensors.pop(_PROGRESS).numpy().tobytes()
     return Checkpoint(tensors, json.loads(progress))
+
+
+def _checksum(bits: Tensor) -> Tensor:
+    """A number of these integers and their order, modulo 2**64; swapped or opposite differences change it, too."""
+    places = torch.arange(1, 2 * bits.numel(), 2, device=bits.device)
+    return (bits * places).sum(dtype=torch.int64)

@@ -24,7 +24,7 @@ _FINEST = 4
 
 
 class Shape(NamedTuple):
-    """Of a batch."""
+    """The padded size of a batch."""
 
     sentences: int
     source: int
@@ -32,7 +32,7 @@ class Shape(NamedTuple):
 
 
 def shape_of(batch: Batch) -> Shape:
-    """As it is."""
+    """The size that a batch has."""
     return Shape(len(batch.rows), batch.source_BS.shape[1], batch.inputs_BT.shape[1])
 
 
@@ -42,7 +42,7 @@ def fixed_shape(batch: Batch) -> Shape:
 
 
 def _rounded_up(size: int) -> int:
-    """To a multiple of _FINEST, or of the largest power of two that is at most an eighth of it: an eighth more then."""
+    """Up to a multiple of _FINEST, or of the largest power of two within an eighth of it: less than an eighth more."""
     step = max(_FINEST, 1 << max(0, (size // 8).bit_length() - 1))
     return -(-size // step) * step
 

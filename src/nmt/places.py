@@ -1,7 +1,7 @@
 """Where the rows of a search stand: several hypotheses of a sentence, of which some may have ended.
 
-The decoder's states and all that depends on them have one row for each running hypothesis; what is read of the source
-is there once for each sentence. `Places` leads from one to the other.
+The decoder's states and all that depends on them have one row for each running hypothesis, what the encoder wrote one
+for each sentence. `Places` maps between the two.
 
 Shape suffixes: A sentences, W places of each, R rows, X whatever a row holds.
 """

@@ -80,7 +80,7 @@ class _Layer:
 class Predictor:
     """A `SearchableModel` made of a model whose weights no longer change, on its device.
 
-    What disturbs the model's attention later (an ablation) is not seen here. To be used in `torch.inference_mode`.
+    An attention that the model gets later (an ablation's) has no effect on it. To be used in `torch.inference_mode`.
     """
 
     @torch.inference_mode()
@@ -112,7 +112,7 @@ class Predictor:
         assert _versions(self._model) == self._versions, "a model that has changed needs a new predictor"
         memory = self._model.encode(source_AS, lengths_A)
         if self._query_size:
-            memory = replace(memory, keys_BSA=_grown(memory.keys_BSA.clamp(-SATURATED, SATURATED)))
+            memory = replace(memory, keys_BSA=_exp_of_double(memory.keys_BSA.clamp(-SATURATED, SATURATED)))
         source = Source(memory, projected=False)
         if not self._model.has_attention:
             self._project_values(source)
@@ -186,9 +186,9 @@ def _attend(attention: torch.nn.Module) -> _Attend:
     if isinstance(attention, AdditiveAttention):
         one, weight = attention.weight.new_ones(()), -2.0 * attention.weight
 
-        def additive(query_AWK: Tensor, grown_ASK: Tensor) -> Tensor:
-            keys, queries = grown_ASK[:, None], _grown(query_AWK)[:, :, None]
-            scores_AWS = queries.new_empty(*query_AWK.shape[:2], grown_ASK.shape[1])
+        def additive(query_AWK: Tensor, exp_keys_ASK: Tensor) -> Tensor:
+            keys, queries = exp_keys_ASK[:, None], _exp_of_double(query_AWK)[:, :, None]
+            scores_AWS = queries.new_empty(*query_AWK.shape[:2], exp_keys_ASK.shape[1])
             some = len(keys) if keys.is_cuda else max(1, _CACHED_CELLS // (scores_AWS[0].numel() * len(weight)))
             for part in (slice(begin, begin + some) for begin in range(0, len(keys), some)):
                 squashed = torch.addcmul(one, keys[part], queries[part]).reciprocal_()
@@ -223,17 +223,17 @@ def _look(
 
     `score` computes what a compiled kernel needs the weight and the kind of.
     """
-    values_ASX, keys_ASK, absent_AS = source.memory.values_BSC, source.memory.keys_BSA, source.memory.absent_BS
+    values_ASX, keys_ASK, padding_AS = source.memory.values_BSC, source.memory.keys_BSA, source.memory.padding_BS
     fit = keys_ASK.shape[2] % LANES == 0 and values_ASX.shape[2] % LANES == 0
     if fit and query_RK.dtype == torch.float32 and compiled.on_cpu(query_RK):
         sentence_R = None if places.one_each else places.sentence_R(query_RK.device)
-        return native.look(additive, query_RK, keys_ASK, values_ASX, score_weight, absent_AS, sentence_R)
+        return native.attend(additive, query_RK, keys_ASK, values_ASX, score_weight, padding_AS, sentence_R)
     scores_AWS = score(places.spread(query_RK), keys_ASK)
-    weights_AWS = torch.softmax(scores_AWS.masked_fill_(absent_AS[:, None], -torch.inf), dim=-1)
+    weights_AWS = torch.softmax(scores_AWS.masked_fill_(padding_AS[:, None], -torch.inf), dim=-1)
     return places.collect(weights_AWS @ values_ASX), places.collect(weights_AWS)
 
 
-def _grown(tensor: Tensor) -> Tensor:
+def _exp_of_double(tensor: Tensor) -> Tensor:
     """exp(2 x)."""
     return (2.0 * tensor).exp_()
 

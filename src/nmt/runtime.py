@@ -89,8 +89,9 @@ def alone_on_gpu(device: torch.device, locks: Path, count: int = 1) -> Iterator[
         return
     locks.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
-        for number in range(count):  # in the same order by all: none waits for one that waits for it
-            held.enter_context(_one_gpu(FileLock(locks / f"{_device_name(device, number)}.lock")))
+        # Sorted, since numbers differ from process to process: locks taken in one order by all cannot deadlock.
+        for name in sorted(_device_name(device, number) for number in range(count)):
+            held.enter_context(_one_gpu(FileLock(locks / f"{name}.lock")))
         yield
 
 
@@ -118,13 +119,14 @@ def _keep_freed_memory() -> None:
     """Ask glibc to reuse freed blocks.
 
     Handing each large one back makes the kernel clear its pages again for every result. The parameters are
-    M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3). Other C libraries are left as they are.
+    M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3), of which glibc before 2.35 takes 32 MiB at most. Other C
+    libraries are left as they are.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
             mallopt(-1, 2**31 - 1)
-            mallopt(-3, 2**30)
+            mallopt(-3, 2**30) or mallopt(-3, 2**25)
 
 
 def processor(device: torch.device) -> str:

@@ -1,6 +1,6 @@
 """Greedy and beam search over batches of sentences: tensors only, no loop over sentences or hypotheses.
 
-Beam search as in Graves 2012 (section 2.3) and Sutskever et al. 2014 (section 3.2). Ended hypotheses are compared by
+Beam search as in Graves 2012 (section 2.6) and Sutskever et al. 2014 (section 3.2). Ended hypotheses are compared by
 the score of Wu et al. 2016 (section 7, equation 14), its length normalisation in the simple form:
 
     log p(y|x) / length ** length_penalty + coverage_penalty * sum_i log min(sum_t a_ti, 1)

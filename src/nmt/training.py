@@ -30,7 +30,11 @@ from nmt.model.seq2seq import Seq2Seq
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One row of `history.csv`; losses in nats per real target token (eos included), dev without label smoothing."""
+    """One row of `history.csv`; `updates` and `target_tokens` are counted from the beginning of the training.
+
+    Losses are in nats per real target token (eos included), without label smoothing: of training with dropout and the
+    weights of the moment, of dev without dropout and with the averaged weights.
+    """
 
     epoch: int
     updates: int
@@ -77,7 +81,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Work:
-    """One update: the whole batch in numbers, and this process's shares of it, each in the turns it is taken in."""
+    """One update: the token counts of the whole batch, and this process's shares of it, each as its micro-batches."""
 
     examples: np.ndarray
     source_tokens: int
@@ -215,9 +219,9 @@ class Trainer:
 
     @torch.no_grad()
     def _step(self, rate: float) -> None:
-        """Move the weights, and after them their average.
+        """Update the weights, then their exponential moving average.
 
-        It is an exponential moving one whose memory grows with the training: young weights are soon forgotten.
+        Its decay grows during training up to `average_decay`: the weights of the first updates are soon forgotten.
         """
         updates = self.progress.updates
         decay = min(self.settings.average_decay, (1.0 + updates) / (10.0 + updates))

@@ -3,7 +3,7 @@
 Every kind has the same face, so the decoder around it is one code path:
 
     keys = attention.project_keys(values)                    once per sentence, not once per step
-    context, weights = attention(query, keys, values, absent)
+    context, weights = attention(query, keys, values, padding)
 
 The variants of the experiment differ here and nowhere else.
 """
@@ -33,14 +33,14 @@ class Attention(nn.Module):
 
     @abstractmethod
     def forward(
-        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
+        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, padding_BS: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Context [B, C] and weights [B, S], which sum to 1 and are 0 where `absent` (padding)."""
+        """Context [B, C] and weights [B, S], which sum to 1 and are 0 at padding."""
 
     def __call__(
-        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
+        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, padding_BS: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        context, weights = super().__call__(query_BQ, keys_BSA, values_BSC, absent_BS)
+        context, weights = super().__call__(query_BQ, keys_BSA, values_BSC, padding_BS)
         return context, weights
 
 
@@ -58,7 +58,9 @@ class NoAttention(Attention):
     def project_keys(self, values_BSC: Tensor, dtype: torch.dtype) -> Tensor:
         return values_BSC[..., :0]
 
-    def forward(self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, None]:
+    def forward(
+        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, padding_BS: Tensor
+    ) -> tuple[Tensor, None]:
         return values_BSC[:, 0], None
 
 
@@ -80,15 +82,18 @@ class AdditiveAttention(Attention):
         return linear(values_BSC, self.key.weight, self.key.bias, dtype)
 
     def forward(
-        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
+        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, padding_BS: Tensor
     ) -> tuple[Tensor, Tensor]:
         query_BA = linear(query_BQ, self.query.weight, None, query_BQ.dtype)
         doubled_BSA = 2.0 * (keys_BSA + query_BA[:, None])
-        return look(torch.sigmoid(doubled_BSA) @ (2.0 * self.weight), values_BSC, absent_BS)
+        return attend(torch.sigmoid(doubled_BSA) @ (2.0 * self.weight), values_BSC, padding_BS)
 
 
 class GeneralAttention(Attention):
-    """score = query . W_k key / sqrt(H) (Luong et al. 2015, eq. 8; scaled as in Vaswani et al. 2017, eq. 1)."""
+    """score = query . W_k key / sqrt(H).
+
+    "General" of Luong et al. 2015 (section 3.1), scaled as in Vaswani et al. 2017 (section 3.2.1).
+    """
 
     score = "dot"
 
@@ -103,10 +108,10 @@ class GeneralAttention(Attention):
         return linear(values_BSC, self.key.weight, None, dtype)
 
     def forward(
-        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor
+        self, query_BQ: Tensor, keys_BSA: Tensor, values_BSC: Tensor, padding_BS: Tensor
     ) -> tuple[Tensor, Tensor]:
         scores_BS = (keys_BSA @ query_BQ[..., None]).squeeze(-1) * self.scale
-        return look(scores_BS, values_BSC, absent_BS)
+        return attend(scores_BS, values_BSC, padding_BS)
 
 
 class DotAttention(GeneralAttention):
@@ -120,7 +125,7 @@ class DotAttention(GeneralAttention):
         return values_BSC
 
 
-def look(scores_BS: Tensor, values_BSC: Tensor, absent_BS: Tensor) -> tuple[Tensor, Tensor]:
+def attend(scores_BS: Tensor, values_BSC: Tensor, padding_BS: Tensor) -> tuple[Tensor, Tensor]:
     """The softmax of the scores over real source words, and the values' mean under it."""
-    weights_BS = torch.softmax(scores_BS.masked_fill(absent_BS, -torch.inf), dim=-1)
+    weights_BS = torch.softmax(scores_BS.masked_fill(padding_BS, -torch.inf), dim=-1)
     return (weights_BS[:, None] @ values_BSC).squeeze(1), weights_BS

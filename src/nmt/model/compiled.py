@@ -1,7 +1,7 @@
 """Kernels that the machine compiles: Triton's (kernels.py) for a GPU, C++ (native/) for a CPU with AVX-512.
 
-They compute what recurrence.py, products.py and output.py compute, and on a CPU parts of nmt.prediction and nmt.search.
-They are used where they work, unless `runtime.kernels` says none. Others may give other last bits.
+Triton's run a GRU's recurrences; those in C++ a GRU's and an LSTM's, products, the loss, and parts of nmt.prediction
+and nmt.search. They are used where they work, unless `runtime.kernels` says none. Others may give other last bits.
 """
 
 import functools
@@ -51,7 +51,9 @@ def _triton(device: torch.device) -> ModuleType | None:
         kernels.try_out(device)
     except Exception as error:  # whatever a compiler may raise
         reason = (str(error) or type(error).__name__).partition("\n")[0]
-        print(f"no Triton kernels ({reason}): recurrences take several times as long", file=sys.stderr, flush=True)
+        print(
+            f"no Triton kernels ({reason}): a GRU's recurrences take several times as long", file=sys.stderr, flush=True
+        )
         return None
     return kernels
 

@@ -44,16 +44,16 @@ class Memory:
     """What is looked at: encoder outputs, perhaps with the embeddings beside them; without attention the summary alone,
     with S = 1."""
     keys_BSA: Tensor
-    absent_BS: Tensor
+    padding_BS: Tensor
     """True at padding."""
     start: DecoderState
 
     def select(self, index_B: Tensor) -> "Memory":
         """The memories of these sentences, in this order; one may come several times."""
-        values, keys, absent = (
-            tensor.index_select(0, index_B) for tensor in (self.values_BSC, self.keys_BSA, self.absent_BS)
+        values, keys, padding = (
+            tensor.index_select(0, index_B) for tensor in (self.values_BSC, self.keys_BSA, self.padding_BS)
         )
-        return Memory(values, keys, absent, self.start.select(index_B))
+        return Memory(values, keys, padding, self.start.select(index_B))
 
 
 class DecoderMasks(NamedTuple):
@@ -132,7 +132,7 @@ class Decoder(nn.Module):
         query_BQ = _masked(state.tensors[0][-1], recurrent_masks[-1])
         if self.word_query:
             query_BQ = torch.cat([query_BQ, embedded_BE], dim=-1)
-        context_BC, weights_BS = self.attention(query_BQ, memory.keys_BSA, memory.values_BSC, memory.absent_BS)
+        context_BC, weights_BS = self.attention(query_BQ, memory.keys_BSA, memory.values_BSC, memory.padding_BS)
         inputs_BI = torch.cat([embedded_BE, context_BC], dim=-1)
         new: list[State] = []
         handed_on: list[Tensor] = []
@@ -209,7 +209,7 @@ class Decoder(nn.Module):
         ]  # fmt: skip
         return run_attended(
             first.cell.name, attention.score, dtype, linear(embedded_TBE, word_weight, first.input_bias[0], dtype),
-            memory.keys_BSA, memory.values_BSC, memory.absent_BS,
+            memory.keys_BSA, memory.values_BSC, memory.padding_BS,
             query_weight, score_weight, context_weight, layers, masks.output, self.residual, asked_TBA,
         )  # fmt: skip
 

@@ -3,8 +3,8 @@
     Sequence   a step is one product and one kernel, forward and back
     Attended   a step is two products and two kernels: attention, and the cell
 
-Each computes what recurrence.py does, which takes it in and stays the reference. There a step launches some
-thirty operations, each of which reads and writes a whole tensor; what a step takes on a GPU is the number of launches.
+Each computes what the node of that purpose in recurrence.py computes, which stays the reference. There a step launches
+about thirty operations, and on a GPU it is their number that a step's time depends on.
 
 A kernel that runs the cell works on a row, the state of one sentence in one direction; one that attends on a sentence.
 No sum depends on an order that is left to chance. Without a GPU, TRITON_INTERPRET=1 runs them all the same (the tests).
@@ -39,7 +39,7 @@ def _cell_forward(
     hidden, read, saved, sentences, size,
     BESIDE: tl.constexpr, MASKED: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
-    """One step of cells.step for a row; what it reads for the next product, and what the way back needs."""
+    """One step of cells.step for a row; what it reads for the next product, and what the backward pass needs."""
     row, rows = tl.program_id(0), tl.num_programs(0)
     unit = tl.program_id(1) * UNITS + tl.arange(0, UNITS)
     inside = unit < size
@@ -80,7 +80,7 @@ def _cell_backward(
     outer, kept, through, mask, before, saved, d_given, d_operand, d_recurrent, d_recurrent_row, size,
     MASKED: tl.constexpr, OPERAND: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
-    """The way back through a step for a row: its gradient comes from outside, past the next step and through it."""
+    """The backward pass of a step for a row: its gradient comes from outside, past the next step and through it."""
     row, rows = tl.program_id(0), tl.num_programs(0)
     unit = tl.program_id(1) * UNITS + tl.arange(0, UNITS)
     inside = unit < size
@@ -115,7 +115,7 @@ def _cell_backward(
 
 @triton.jit
 def _attend_forward(
-    query, query_row, asked, keys, score_weight, absent, values, weights, context, read, length,
+    query, query_row, asked, keys, score_weight, padding, values, weights, context, read, length,
     ADDITIVE: tl.constexpr, ASKED: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr,
     PLACES: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -139,10 +139,10 @@ def _attend_forward(
             scores += tl.sum(sought[None, :] * key, axis=1)
     if not ADDITIVE:
         scores *= tl.load(score_weight)
-    there = within & (tl.load(absent + sentence * length + place, mask=within, other=1) == 0)
+    there = within & (tl.load(padding + sentence * length + place, mask=within, other=1) == 0)
     scores = tl.where(there, scores, float("-inf"))
-    grown = tl.exp(scores - tl.max(scores, axis=0))
-    share = grown / tl.sum(grown, axis=0)
+    exponentials = tl.exp(scores - tl.max(scores, axis=0))
+    share = exponentials / tl.sum(exponentials, axis=0)
     tl.store(weights + sentence * length + place, share, mask=within)
     for begin in range(0, VALUE, COLUMNS):
         column = begin + columns
@@ -236,8 +236,8 @@ class _Cells:
             BESIDE=beside_BG is not None, MASKED=self.mask is not None, UNITS=_UNITS,
         )  # fmt: skip
 
-    def rewind(self, d_hidden_TDBH: Tensor) -> None:
-        """Begin the way back, with the gradient from outside."""
+    def begin_backward(self, d_hidden_TDBH: Tensor) -> None:
+        """Begin the backward pass, with the gradient from outside."""
         self.d_hidden = d_hidden_TDBH.contiguous()
         self.d_given = self.hidden.new_empty(*self.hidden.shape[:-1], 3 * self.size)
         self.kept = torch.zeros_like(self.start)
@@ -279,7 +279,7 @@ class Sequence(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, dtype: torch.dtype, inputs: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None, start: Tensor
-    ) -> tuple[Tensor]:
+    ) -> Tensor:
         if inputs.stride(-1) != 1:
             inputs = inputs.contiguous()
         cells = _Cells(len(inputs), start, bias, mask, dtype)
@@ -290,7 +290,7 @@ class Sequence(torch.autograd.Function):
             cells.forward(t, given, None, recurrent)
         ctx.cells = cells
         ctx.save_for_backward(weight)
-        return (cells.hidden.detach(),)  # a node of autograd that keeps its very output keeps itself
+        return cells.hidden.detach()  # a node of autograd that keeps its very output keeps itself
 
     @staticmethod
     @once_differentiable
@@ -300,7 +300,7 @@ class Sequence(torch.autograd.Function):
         factor = operand(weight, cells.read.dtype)
         d_recurrents = cells.read.new_empty(*cells.hidden.shape[:-1], 3 * cells.size)
         through = torch.zeros_like(cells.after)
-        cells.rewind(d_hidden)
+        cells.begin_backward(d_hidden)
         for t in reversed(range(len(d_hidden))):
             cells.backward(t, through, d_recurrents[t], None)
             torch.bmm(d_recurrents[t], factor, out=through)
@@ -314,11 +314,11 @@ class Attended(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, score: str, dtype: torch.dtype, inputs: Tensor, keys: Tensor, values: Tensor, absent: Tensor,
+        ctx: Any, score: str, dtype: torch.dtype, inputs: Tensor, keys: Tensor, values: Tensor, padding: Tensor,
         query_weight: Tensor, score_weight: Tensor, context_weight: Tensor,
         weight: Tensor, bias: Tensor, mask: Tensor | None, asked: Tensor | None, start: Tensor,
     ) -> Any:  # fmt: skip
-        inputs, keys, values, absent = (each.contiguous() for each in (inputs, keys, values, absent))
+        inputs, keys, values, padding = (each.contiguous() for each in (inputs, keys, values, padding))
         asked = None if asked is None else asked.contiguous()
         steps, (batch, length, key_size), value_size = len(inputs), keys.shape, values.shape[-1]
         cells = _Cells(steps, start[None], bias[None], None if mask is None else mask[None], dtype)
@@ -334,7 +334,7 @@ class Attended(torch.autograd.Function):
         for t in range(steps):
             torch.mm(read[t], joint_weight.t(), out=joint[t])
             _attend_forward[(batch,)](
-                joint[t], width, keys if asked is None else asked[t], keys, score_weight, absent, values,
+                joint[t], width, keys if asked is None else asked[t], keys, score_weight, padding, values,
                 weights[t], contexts[t], read_contexts[t], length,
                 ADDITIVE=score == "additive", ASKED=asked is not None, KEY=key_size, VALUE=value_size, **tiles,
             )  # fmt: skip
@@ -361,7 +361,7 @@ class Attended(torch.autograd.Function):
         d_asked = None if asked is None else torch.empty_like(asked)
         d_operands = joint.new_empty(*joint.shape[:-1], 3 * cells.size)
         through, context_through = torch.zeros_like(cells.after), ctx.read_contexts.new_empty(batch, value_size)
-        cells.rewind(d_hiddens[:, None])
+        cells.begin_backward(d_hiddens[:, None])
         tiles = _tiles(length)
         for t in reversed(range(len(joint))):
             cells.backward(t, through, d_joint[t, :, key_size:], d_operands[t])

@@ -1,8 +1,8 @@
 """Layer normalisation inside the recurrent cells (Ba, Kiros & Hinton 2016, eq. 20 to 31, gate by gate).
 
 Both of a cell's projections, of the input and of the state before, are brought to mean 0 and variance 1 over the H
-units of each gate, then scaled and shifted by learned numbers. An LSTM's memory, which the paper normalises on its way
-out, stays as it is. `normalize` is the readable form, for prediction;
+units of each gate, then scaled and shifted by learned numbers. An LSTM's cell state, which the paper normalises on its
+way out, stays as it is. `normalize` is the readable form, for prediction;
 `make_tape` puts the same before every step of a tape.
 """
 
@@ -48,7 +48,7 @@ class _NormTape:
 
     def __init__(self, tape: Tape, norm: Norm) -> None:
         self._tape = tape
-        self.hidden, self.states, self.gates = tape.hidden, tape.states, tape.gates
+        self.hidden, self.gates = tape.hidden, tape.gates
         self._inputs = _Normalizer(norm.input_gain, norm.input_shift, tape)
         self._recurrent = _Normalizer(norm.hidden_gain, norm.hidden_shift, tape)
 
@@ -56,12 +56,14 @@ class _NormTape:
         """Step t."""
         return self._tape.forward(t, self._inputs.forward(inputs_G), self._recurrent.forward(recurrent_G), state)
 
-    def rewind(self, d_inputs_TG: Tensor, d_recurrents_TG: Tensor) -> None:
-        """Prepare the way back; the arguments [T, ..., gates x H] are for the gradients to come."""
-        self._tape.rewind(self._inputs.rewind(d_inputs_TG), self._recurrent.rewind(d_recurrents_TG))
+    def begin_backward(self, d_inputs_TG: Tensor, d_recurrents_TG: Tensor) -> None:
+        """Prepare the backward pass; the arguments [T, ..., gates x H] are for the gradients to come."""
+        self._tape.begin_backward(
+            self._inputs.begin_backward(d_inputs_TG), self._recurrent.begin_backward(d_recurrents_TG)
+        )
 
     def backward(self, t: int, gradient: State) -> State:
-        """Write step t's gradients of the two projections, return those of the state before."""
+        """Write step t's gradients of the two projections, and return the state's before step t."""
         before = self._tape.backward(t, gradient)
         self._inputs.backward(t)
         self._recurrent.backward(t)
@@ -85,7 +87,7 @@ class _Normalizer:
         self._seen.append((gates, normed.flatten(-2), mean, scale))
         return torch.addcmul(self._shift, normed.flatten(-2), self._gain)
 
-    def rewind(self, d_projections_TG: Tensor) -> Tensor:
+    def begin_backward(self, d_projections_TG: Tensor) -> Tensor:
         """Where the gradients of the normalised projections are to be written."""
         self._d_projections = d_projections_TG
         self._d_results = torch.empty_like(d_projections_TG, memory_format=torch.contiguous_format)

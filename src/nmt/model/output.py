@@ -28,12 +28,16 @@ def smoothed_cross_entropy(
 
     The reference distribution is 1 - smoothing at the target plus smoothing / V everywhere
     (Szegedy et al. 2016, section 7). Of `counted_N`, those that are false enter no sum; with it nothing that is
-    computed depends on what a tensor holds.
+    computed depends on what a tensor holds. Without gradients (evaluation), logits are all that is computed.
     """
+    # Asked here, since inside a Function autograd is off, and `needs_input_grad` does not know of `no_grad`.
+    learning = torch.is_grad_enabled() and any(each.requires_grad for each in (readout_NE, weight_VE, bias_V))
     if counted_N is None and readout_NE.shape[1] % 2 == 0 and compiled.on_cpu(readout_NE):
-        return native.smoothed_cross_entropy(readout_NE, weight_VE, bias_V, targets_N, smoothing, dtype, CHUNK)
+        return native.smoothed_cross_entropy(
+            readout_NE, weight_VE, bias_V, targets_N, smoothing, dtype, CHUNK, learning
+        )
     apply: Callable[..., tuple[Tensor, Tensor]] = _SmoothedCrossEntropy.apply
-    return apply(readout_NE, weight_VE, bias_V, targets_N, smoothing, dtype, counted_N)
+    return apply(readout_NE, weight_VE, bias_V, targets_N, smoothing, dtype, counted_N, learning)
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
@@ -54,6 +58,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         smoothing: float,
         dtype: torch.dtype,
         counted: Tensor | None,
+        learning: bool,
     ) -> tuple[Tensor, Tensor]:
         if counted is not None:
             counts = counted.to(readout.dtype)
@@ -67,15 +72,14 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             span = slice(begin, begin + CHUNK)
             inputs, goal = operand(readout[span], dtype), targets[span, None]
             logits = score(inputs)
-            probabilities = torch.softmax(logits, dim=-1)
-            chosen = probabilities.gather(-1, goal).to(readout.dtype)
-            nll = _negative_log(chosen, logits, goal, anywhere=counted is not None)
+            probabilities = torch.softmax(logits, dim=-1) if learning else None
+            nll = _negative_log(None if counted is not None else probabilities, logits, goal, readout.dtype)
             uniform = nll + logits.gather(-1, goal).squeeze(-1) - (readout[span] @ mean_weight + bias.mean())
             if counted is not None:
                 nll, uniform = nll * counts[span], uniform * counts[span]
             plain += nll.sum()
             smoothed += (1.0 - smoothing) * nll.sum() + smoothing * uniform.sum()
-            if not any(ctx.needs_input_grad[:3]):
+            if probabilities is None:
                 continue
             probabilities[torch.arange(len(goal), device=goal.device), goal.squeeze(-1)] -= 1.0 - smoothing
             gradient = probabilities
@@ -89,7 +93,8 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             d_bias -= share * (len(inputs) if counted is None else counts[span].sum())
         if counted is not None:
             d_readout *= counts[:, None]
-        ctx.save_for_backward(d_readout, d_weight, d_bias)
+        if learning:
+            ctx.save_for_backward(d_readout, d_weight, d_bias)
         ctx.mark_non_differentiable(plain)
         return smoothed, plain
 
@@ -97,16 +102,18 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> Any:
         d_readout, d_weight, d_bias = ctx.saved_tensors
-        return d_readout * scale, d_weight.mul_(scale), d_bias * scale, None, None, None, None
+        return d_readout * scale, d_weight.mul_(scale), d_bias * scale, None, None, None, None, None
 
 
-def _negative_log(chosen: Tensor, logits: Tensor, goal: Tensor, anywhere: bool) -> Tensor:
-    """-log p of the goals [N] from their p [N, 1]; where that is too small for a float, or `anywhere`, from the logits.
+def _negative_log(probabilities: Tensor | None, logits: Tensor, goal: Tensor, dtype: torch.dtype) -> Tensor:
+    """-log p of the goals [N]: from their probabilities, and where those are too small for a float from the logits.
 
-    The second asks no tensor for what it holds.
+    Without probabilities from the logits alone. That takes longer, but is as exact as they are, where a bfloat16
+    probability of 0.998 is 1, and asks no tensor for what it holds.
     """
-    if anywhere:
-        return torch.logsumexp(logits.to(chosen.dtype), -1) - logits.gather(-1, goal).squeeze(-1).to(chosen.dtype)
+    if probabilities is None:
+        return torch.logsumexp(logits.to(dtype), -1) - logits.gather(-1, goal).squeeze(-1).to(dtype)
+    chosen = probabilities.gather(-1, goal).to(dtype)
     nll = -chosen.squeeze(-1).log()
     lost = (chosen == 0.0).squeeze(-1).nonzero().squeeze(-1)
     if len(lost):

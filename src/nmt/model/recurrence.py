@@ -3,7 +3,8 @@
 A loop of small modules makes autograd keep every intermediate result and accumulate each weight's gradient in T small
 products. Here the loop holds the sequential work only: inputs are projected before it, weight gradients are one product
 after it, and backward is written out. The step-by-step decoder in decoder.py is the readable reference; tests hold both
-together (gradients in float64 included). A single layer without normalisation has compiled kernels (compiled.py).
+together (gradients in float64 included). A single layer without normalisation has compiled kernels (compiled.py): a
+GRU on a GPU; a GRU or LSTM on a CPU, if its widths are multiples of 16.
 
 `run_sequence`      a GRU or LSTM over given inputs: the encoder's layers and the plain decoder
 `run_attended`      one or more layers of them whose next input holds the context that the last state attended to
@@ -37,28 +38,27 @@ def run_sequence(
     dtype: torch.dtype,
     norm: Norm | None = None,
     mirror_TB: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
+) -> Tensor:
     """Run D independent recurrences side by side.
 
     `inputs_TDBG` are projected inputs with their bias, `start` the first state ([D, B, H] each), `mask_DBH` the dropout
     mask on the recurrent product's operand, `dtype` the products' type; with a `norm` ([D, 1, G] each) the cells
     normalise. The second direction's step t stands at `mirror_TB[t]`, if that is given: an order that is its own
-    inverse. Returns hidden states [T, D, B, H] and, of an LSTM, memories.
+    inverse. Returns hidden states [T, D, B, H].
     """
     kernels = _kernels(cell, norm, inputs_TDBG, start[0].shape[-1])
-    node: Any = kernels.Sequence if kernels is not None else _Sequence
-    states: tuple[Tensor, ...]
-    if kernels is native:
-        states = node.apply(dtype, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, mirror_TB, *start)
-    elif mirror_TB is not None:
-        turned = _turned(inputs_TDBG, mirror_TB)
-        hidden, memory = run_sequence(cell, turned, start, weight_DGH, bias_DG, mask_DBH, dtype, norm)
-        return _turned(hidden, mirror_TB), None if memory is None else _turned(memory, mirror_TB)
-    elif kernels is not None:
-        states = node.apply(dtype, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start)
+    hidden: Tensor
+    if kernels is native:  # which reads and writes a mirrored direction where it stands
+        hidden = kernels.Sequence.apply(dtype, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, mirror_TB, *start)
+        return hidden
+    if mirror_TB is not None:
+        inputs_TDBG = _mirrored(inputs_TDBG, mirror_TB)
+    if kernels is not None:
+        hidden = kernels.Sequence.apply(dtype, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start)
     else:
-        states = node.apply(cell, dtype, norm, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start, *(norm or ()))
-    return states[0], states[1] if len(states) > 1 else None
+        node: Any = _Sequence
+        hidden = node.apply(cell, dtype, norm, inputs_TDBG, weight_DGH, bias_DG, mask_DBH, *start, *(norm or ()))
+    return hidden if mirror_TB is None else _mirrored(hidden, mirror_TB)
 
 
 def _kernels(cell: str, norm: Norm | None, inputs: Tensor, *widths: int) -> ModuleType | None:
@@ -70,7 +70,7 @@ def _kernels(cell: str, norm: Norm | None, inputs: Tensor, *widths: int) -> Modu
     return compiled.on_gpu(inputs.device) if cell == "gru" else None
 
 
-def _turned(steps_TDBX: Tensor, mirror_TB: Tensor) -> Tensor:
+def _mirrored(steps_TDBX: Tensor, mirror_TB: Tensor) -> Tensor:
     """The second direction's steps in the order that `mirror_TB` gives."""
     ahead, back = steps_TDBX.unbind(1)
     mirrored: Callable[[Tensor, Tensor], Tensor] = _Mirrored.apply
@@ -80,8 +80,8 @@ def _turned(steps_TDBX: Tensor, mirror_TB: Tensor) -> Tensor:
 class _Mirrored(torch.autograd.Function):
     """Each sentence's steps in the order that `mirror_TB` gives, which done twice is none.
 
-    So the way back is the same once more. As a `gather` it would add up what cannot meet: a pass over zeros first, and
-    on CUDA, where sums must keep an order, a sort of all numbers.
+    So its gradient is the same permutation. Autograd's gradient of `gather` is a scatter-add, which fills a tensor with
+    zeros first and on CUDA, where it must be deterministic, sorts all indices.
     """
 
     @staticmethod
@@ -112,7 +112,7 @@ class _Sequence(torch.autograd.Function):
         bias: Tensor,
         mask: Tensor | None,
         *learned: Tensor,
-    ) -> tuple[Tensor, ...]:
+    ) -> Tensor:
         state: State = learned[: CELLS[name].states]
         transposed = operand(weight, dtype).transpose(1, 2).contiguous()
         bias_row = bias[:, None]
@@ -121,22 +121,21 @@ class _Sequence(torch.autograd.Function):
         for t, (projected, read) in enumerate(zip(inputs.unbind(0), operands.unbind(0), strict=True)):
             recurrent = (_masked(state[0], mask, out=read) @ transposed).to(inputs.dtype) + bias_row
             state = tape.forward(t, projected, recurrent, state)
-        ctx.dtype, ctx.tape, ctx.operands = dtype, tape, operands
+        ctx.dtype, ctx.tape, ctx.operands, ctx.states = dtype, tape, operands, len(state)
         ctx.save_for_backward(weight, mask)
-        return _outputs(*tape.states)
+        return _output(tape.hidden)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
+    def backward(ctx: Any, d_hidden: Tensor) -> Any:
         weight, mask = ctx.saved_tensors
         tape: Tape = ctx.tape
         factor = operand(weight, ctx.dtype)
-        carried = tuple(torch.zeros_like(gradient[0]) for gradient in gradients)
+        carried: State = tuple(torch.zeros_like(d_hidden[0]) for _ in range(ctx.states))
         d_inputs, d_recurrents = (tape.hidden.new_empty(*tape.hidden.shape[:-1], weight.shape[1]) for _ in range(2))
-        tape.rewind(d_inputs, d_recurrents)
-        for t, (d_recurrent, *outside) in reversed(list(enumerate(by_step(d_recurrents, *gradients)))):
-            gradient = tuple(carry + outer for carry, outer in zip(carried, outside, strict=True))
-            before = tape.backward(t, gradient)
+        tape.begin_backward(d_inputs, d_recurrents)
+        for t, (d_recurrent, outer) in reversed(list(enumerate(by_step(d_recurrents, d_hidden)))):
+            before = tape.backward(t, (carried[0] + outer, *carried[1:]))
             through = (operand(d_recurrent, ctx.dtype) @ factor).to(d_recurrent.dtype)
             carried = (before[0] + (through if mask is None else through * mask), *before[1:])
         d_recurrent_DNG, operands_DNH = (
@@ -164,7 +163,7 @@ class Layer(NamedTuple):
 
 def run_attended(
     cell: str, score: str, dtype: torch.dtype,
-    inputs_TBG: Tensor, keys_BSA: Tensor, values_BSC: Tensor, absent_BS: Tensor,
+    inputs_TBG: Tensor, keys_BSA: Tensor, values_BSC: Tensor, padding_BS: Tensor,
     query_weight_AH: Tensor, score_weight_A: Tensor, context_weight_GC: Tensor,
     layers: Sequence[Layer], between_BH: Tensor | None, residual: bool, asked_TBA: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
@@ -174,7 +173,7 @@ def run_attended(
     softmax(score(query, keys)); context = weights values; the first layer reads its projected input plus W_c context,
     every other one the layer below under the dropout mask `between_BH`, and if `residual` it hands on its state plus
     what it was handed. `score` is "additive": w . tanh(query + key), or "dot": query . key times score_weight_A[0].
-    `absent_BS` is true at padding. Returns what the top layer hands on [T, B, H], contexts [T, B, C] and weights
+    `padding_BS` is true at padding. Returns what the top layer hands on [T, B, H], contexts [T, B, C] and weights
     [T, B, S]; the weights are for looking at and carry no gradient.
     """
     only = layers[0]
@@ -184,13 +183,13 @@ def run_attended(
     results: tuple[Tensor, Tensor, Tensor]
     if kernels is not None:
         results = node.apply(
-            score, dtype, inputs_TBG, keys_BSA, values_BSC, absent_BS, query_weight_AH, score_weight_A,
+            score, dtype, inputs_TBG, keys_BSA, values_BSC, padding_BS, query_weight_AH, score_weight_A,
             context_weight_GC, only.weight_GH, only.bias_G, only.mask_BH, asked_TBA, *only.start,
         )  # fmt: skip
         return results
     learned = [tensor for layer in layers for tensor in _learned(layer)]
     results = node.apply(
-        cell, score, dtype, layers, between_BH, residual, inputs_TBG, keys_BSA, values_BSC, absent_BS,
+        cell, score, dtype, layers, between_BH, residual, inputs_TBG, keys_BSA, values_BSC, padding_BS,
         query_weight_AH, score_weight_A, context_weight_GC, asked_TBA, *learned,
     )  # fmt: skip
     return results
@@ -200,7 +199,7 @@ class _Attended(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, cell: str, score: str, dtype: torch.dtype, layers: Sequence[Layer], between: Tensor | None,
-        residual: bool, inputs: Tensor, keys: Tensor, values: Tensor, absent: Tensor,
+        residual: bool, inputs: Tensor, keys: Tensor, values: Tensor, padding: Tensor,
         query_weight: Tensor, score_weight: Tensor, context_weight: Tensor, asked: Tensor | None, *learned: Tensor,
     ) -> Any:  # fmt: skip
         steps, batch = len(inputs), len(keys)
@@ -208,10 +207,10 @@ class _Attended(torch.autograd.Function):
         stack = [_Running(cell, dtype, steps, *each, between) for each in zip(layers, queries, strict=True)]
         context_factor = Factor(context_weight, dtype, batch)
         scorer = SCORERS[score](keys, score_weight, steps)
-        contexts, weights = values.new_empty(steps, batch, values.shape[-1]), keys.new_empty(steps, *absent.shape)
+        contexts, weights = values.new_empty(steps, batch, values.shape[-1]), keys.new_empty(steps, *padding.shape)
         read_contexts = torch.empty_like(contexts, dtype=operand_type(inputs, dtype))
         outputs = torch.empty_like(stack[-1].tape.hidden) if residual else stack[-1].tape.hidden
-        barrier = keys.new_zeros(absent.shape).masked_fill_(absent, -torch.inf)
+        barrier = keys.new_zeros(padding.shape).masked_fill_(padding, -torch.inf)
         buffers = by_step(inputs, contexts, contexts.unsqueeze(2), weights, weights.unsqueeze(2), read_contexts)
         for t, (given, context, context_row, attention, attention_row, read_context) in enumerate(buffers):
             query = [layer.recall(t) for layer in stack][-1]
@@ -230,7 +229,7 @@ class _Attended(torch.autograd.Function):
         ctx.residual, ctx.asks_more = residual, asked is not None
         ctx.save_for_backward(context_weight, values, weights)
         ctx.mark_non_differentiable(weights)
-        return *_outputs(outputs, contexts), weights
+        return _output(outputs), _output(contexts), weights
 
     @staticmethod
     @once_differentiable
@@ -239,9 +238,9 @@ class _Attended(torch.autograd.Function):
         dtype: torch.dtype = ctx.dtype
         stack: list[_Running] = ctx.stack
         scorer: Scorer = ctx.scorer
-        scorer.rewind()
+        scorer.begin_backward()
         for layer in stack:
-            layer.rewind()
+            layer.begin_backward()
         first, top = stack[0], stack[-1]
         context_factor = Factor(context_weight.t(), dtype, values.shape[0])
         values_T = values.transpose(1, 2).contiguous()
@@ -304,17 +303,17 @@ class _Running:
         """Go on to the next state."""
         self.state = self.tape.forward(t, inputs, self.recurrent, self.state)
 
-    def rewind(self) -> None:
-        """Begin the way back."""
+    def begin_backward(self) -> None:
+        """Begin the backward pass."""
         steps, batch = self.read.shape[:2]
         self.d_inputs, self.d_joint = (
             self.tape.hidden.new_empty(steps, batch, width) for width in (self.tape.gates, sum(self.sizes))
         )
         self.d_queries, d_recurrents = self.d_joint.split_with_sizes(self.sizes, dim=-1)
-        self.tape.rewind(self.d_inputs, d_recurrents)
+        self.tape.begin_backward(self.d_inputs, d_recurrents)
         self.d_joint_rows = self.d_joint.unbind(0)
         self.joint_factor_back = Factor(self.joint.t(), self.dtype, batch)
-        self.carried: State = tuple(torch.zeros_like(self.tape.hidden[0]) for _ in self.tape.states)
+        self.carried: State = tuple(torch.zeros_like(self.tape.hidden[0]) for _ in self.state)
         if self.layer.input_weight_GH is not None:
             self.input_factor_back = Factor(self.layer.input_weight_GH.t(), self.dtype, batch)
 
@@ -359,6 +358,6 @@ def _masked(hidden: Tensor, mask: Tensor | None, out: Tensor) -> Tensor:
     return out.copy_(hidden) if mask is None else torch.mul(hidden, mask, out=out)
 
 
-def _outputs(*buffers: Tensor) -> tuple[Tensor, ...]:
-    """The buffers as other tensors: a node of autograd that keeps its very outputs keeps itself."""
-    return tuple(buffer.detach() for buffer in buffers)
+def _output(buffer: Tensor) -> Tensor:
+    """The buffer as another tensor: a node of autograd that keeps its very output keeps itself."""
+    return buffer.detach()

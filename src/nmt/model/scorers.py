@@ -16,8 +16,8 @@ class Scorer(Protocol):
     def forward(self, t: int, query: Tensor) -> Tensor:
         """The scores [B, S] of query t."""
 
-    def rewind(self) -> None:
-        """Begin the way back."""
+    def begin_backward(self) -> None:
+        """Begin the backward pass."""
 
     def backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
         """Write the gradient of query t."""
@@ -32,25 +32,25 @@ class AdditiveScorer:
     tanh(x) = 1 - 2 s with s = 1 / (1 + exp(2 x)), softmax does not see the constant, and exp(2 query + 2 key) is a
     product of two exponentials, each taken once. Where a factor leaves float32, s is 0 or 1, as it should be.
 
-    On the way back s is computed anew: to keep it for all steps would cost a cache miss for every number, twice.
+    In the backward pass s is computed anew: to keep it for all steps would cost a cache miss for every number, twice.
     """
 
     def __init__(self, keys: Tensor, weight: Tensor, steps: int) -> None:
-        self._grown = keys.clamp(-SATURATED, SATURATED).mul_(2.0).exp_()
+        self._exp_keys = keys.clamp(-SATURATED, SATURATED).mul_(2.0).exp_()
         self._weight, self._score_weight = weight, -2.0 * weight
         self._one = keys.new_ones(())
         self._s = torch.empty_like(keys)
         self._queries = keys.new_empty(steps, len(keys), 1, keys.shape[-1]).unbind(0)
 
     def _squash(self, t: int) -> Tensor:
-        return torch.addcmul(self._one, self._grown, self._queries[t], out=self._s).reciprocal_()
+        return torch.addcmul(self._one, self._exp_keys, self._queries[t], out=self._s).reciprocal_()
 
     def forward(self, t: int, query: Tensor) -> Tensor:
         torch.add(query, query, out=self._queries[t].squeeze(1)).exp_()
         return self._squash(t) @ self._score_weight
 
-    def rewind(self) -> None:
-        self._d_keys, self._d_weight = torch.zeros_like(self._grown), torch.zeros_like(self._weight)
+    def begin_backward(self) -> None:
+        self._d_keys, self._d_weight = torch.zeros_like(self._exp_keys), torch.zeros_like(self._weight)
         self._slope = torch.empty_like(self._s)
 
     def backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:
@@ -75,7 +75,7 @@ class DotScorer:
         self._queries[t] = query
         return (self._keys @ query[..., None]).squeeze(-1) * self._scale
 
-    def rewind(self) -> None:
+    def begin_backward(self) -> None:
         self._d_scores = self._keys.new_empty(len(self._queries), *self._keys.shape[:-1])
 
     def backward(self, t: int, d_scores: Tensor, d_query: Tensor) -> None:

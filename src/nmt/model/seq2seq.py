@@ -122,14 +122,14 @@ class Seq2Seq(nn.Module):
         start = DecoderState(tuple(parts.unbind(0)))
         if self.has_attention:
             values_BSC = _drop(outputs_SBC, output_mask_BC).transpose(0, 1).contiguous()
-            absent_BS = torch.arange(len(embedded_SBE), device=lengths_B.device) >= lengths_B[:, None]
+            padding_BS = torch.arange(len(embedded_SBE), device=lengths_B.device) >= lengths_B[:, None]
         else:
             values_BSC = start.tensors[0][-1][:, None]
-            absent_BS = torch.zeros(len(lengths_B), 1, dtype=torch.bool, device=lengths_B.device)
+            padding_BS = torch.zeros(len(lengths_B), 1, dtype=torch.bool, device=lengths_B.device)
         keys_BSA = self.decoder.attention.project_keys(values_BSC, self.product_dtype)
         if self.lexical:
             values_BSC = torch.cat([values_BSC, embedded_SBE.transpose(0, 1)], dim=-1)
-        return Memory(values_BSC, keys_BSA, absent_BS, start)
+        return Memory(values_BSC, keys_BSA, padding_BS, start)
 
     def start(self, memory: Memory) -> DecoderState:
         """The decoder's state before the first word: the bridge's."""

@@ -9,6 +9,7 @@ half minute, or every NMT_CHECKPOINT_SECONDS: no result depends on them, so they
 With train.devices > 1 the stage starts a process for each, of which the first writes (docs/parallel.md).
 """
 
+import math
 import os
 import signal
 import sys
@@ -171,9 +172,12 @@ def checkpoint_seconds() -> float:
     """How often the state is saved, on this machine."""
     text = os.environ.get("NMT_CHECKPOINT_SECONDS", "30")
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        raise UserError(f"NMT_CHECKPOINT_SECONDS is {text!r}; write a number of seconds, such as 30") from None
+        seconds = math.nan
+    if not seconds >= 0:
+        raise UserError(f"NMT_CHECKPOINT_SECONDS is {text!r}; write a number of seconds, such as 30")
+    return seconds
 
 
 def write_outputs(
@@ -236,14 +240,15 @@ def write_bundle(folder: Path, trainer: Trainer, params: Params) -> None:
 class Display:
     """A bar over all epochs, with target tokens per second and the time left (less, if training stops early).
 
-    Without a terminal there is no bar, only a line for each epoch; nor is there when models train side by side, since
-    two bars on one line are none: `make repro` starts those with xargs, which leaves them no terminal to read from.
+    Without a terminal there is no bar, only a line for each epoch; nor is there when several models train side by
+    side, whose bars would overwrite each other: `make repro` starts those by xargs, so their input is no terminal.
     """
 
     def __init__(self, name: str, epochs: int) -> None:
         self.name, self.epochs = name, epochs
         self.tokens_per_second = 0.0
-        self._since, self._tokens = time.monotonic(), 0
+        """Of the last whole second of updates; before that, since the first update began."""
+        self._since, self._tokens, self._measured = time.monotonic(), 0, False
         self._bar: tqdm[Any] | None = None
 
     def __enter__(self) -> "Display":
@@ -260,8 +265,10 @@ class Display:
         bar.total = before + result.batches * (self.epochs - result.epoch + 1) - result.batch + 1
         self._tokens += result.target_tokens
         elapsed = time.monotonic() - self._since
-        if elapsed >= 1.0:
+        if elapsed >= 1.0 or not self._measured:
             self.tokens_per_second = self._tokens / elapsed
+        if elapsed >= 1.0:
+            self._measured = True
             self._since, self._tokens = time.monotonic(), 0
             bar.set_postfix_str(f"{self.tokens_per_second:,.0f} tokens/s, loss {result.loss:.2f}", refresh=False)
         bar.update()
@@ -271,8 +278,9 @@ class Display:
         return tqdm(desc=self.name, initial=done, unit="batch", mininterval=1.0, disable=hidden)
 
     def say(self, text: str) -> None:
-        """Write a line above the bar."""
+        """Write a line above the bar, between two epochs; the time that has passed there is no update's."""
         tqdm.write(f"{self.name} {text}", file=sys.stderr)
+        self._since, self._tokens = time.monotonic(), 0
 
 
 class Stop:

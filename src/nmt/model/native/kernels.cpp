@@ -19,6 +19,6 @@ KERNEL(sequence_backward, Sequence, backward)
 KERNEL(attended_forward, Attended, forward)
 KERNEL(attended_backward, Attended, backward)
 KERNEL(loss, Loss, run)
-KERNEL(look, Look, run)
+KERNEL(attend, Attend, run)
 KERNEL(best, Best, run)
 }

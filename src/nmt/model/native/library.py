@@ -1,5 +1,6 @@
 """Compiles the C++ beside it, once for each compiler and each version of it, and calls it."""
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -40,12 +41,13 @@ def fits_processor() -> bool:
 
 @functools.cache
 def version() -> str:
-    """What decides the last bits of what is computed here: the sources, the flags, and the compiler."""
+    """What decides the last bits of what is computed here: the sources, the flags, and the compiler with its own."""
+    command = _compiler()
     try:
-        compiler = subprocess.run([*_compiler(), "--version"], check=True, capture_output=True).stdout
+        compiler = subprocess.run([*command, "--version"], check=True, capture_output=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise NoCompiler(f"no C++ compiler: {error}") from error
-    digest = hashlib.sha256(" ".join(FLAGS).encode() + compiler)
+    digest = hashlib.sha256(shlex.join([*command, *FLAGS]).encode() + compiler)
     for source in SOURCES:
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
@@ -57,15 +59,22 @@ def library() -> ctypes.CDLL:
     name = f"kernels-{version()}.so"
     try:
         compiled = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nmt" / name
-        if not compiled.exists():
-            _compile(compiled)
+        if compiled.exists():
+            with contextlib.suppress(OSError):  # damaged: made anew
+                return ctypes.CDLL(str(compiled))
+        _compile(compiled)
         return ctypes.CDLL(str(compiled))
     except (OSError, RuntimeError) as error:  # a folder that cannot be written, a user without a home
         raise NoCompiler(f"no place for what is compiled: {error}") from error
 
 
 def _compiler() -> list[str]:
-    return shlex.split(os.environ.get("CXX") or "c++")
+    """The compiler and its arguments, as CXX has them. Raises `NoCompiler`."""
+    text = os.environ.get("CXX") or "c++"
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise NoCompiler(f"CXX is {text!r}: {error}") from None
 
 
 def _compile(compiled: Path) -> None:

@@ -17,13 +17,13 @@ class _Loss(Arguments):
 
 def smoothed_cross_entropy(
     readout_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, targets_N: Tensor, smoothing: float, dtype: torch.dtype,
-    chunk: int,
+    chunk: int, learning: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """output.smoothed_cross_entropy, `chunk` tokens at a time."""
+    """output.smoothed_cross_entropy, `chunk` tokens at a time; with what gradients need if something is `learning`."""
     apply: Any = _NativeLoss.apply
     smoothed: Tensor
     plain: Tensor
-    smoothed, plain = apply(readout_NE, weight_VE, bias_V, targets_N, smoothing, dtype, chunk)
+    smoothed, plain = apply(readout_NE, weight_VE, bias_V, targets_N, smoothing, dtype, chunk, learning)
     return smoothed, plain
 
 
@@ -31,18 +31,17 @@ class _NativeLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, readout: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float,
-        dtype: torch.dtype, chunk: int,
+        dtype: torch.dtype, chunk: int, learning: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         weight, bias, targets = weight.contiguous(), bias.contiguous(), targets.contiguous()
         read = readout.to(dtype).contiguous()
         plain, smoothed = readout.new_empty(2, len(read)).unbind(0)
-        differentiates = any(ctx.needs_input_grad[:3])
-        d_readout = torch.empty_like(readout, memory_format=torch.contiguous_format) if differentiates else None
+        d_readout = torch.empty_like(readout, memory_format=torch.contiguous_format) if learning else None
         sums: list[Tensor] = []
         """Of what the chunks so far say about weight and bias."""
         for begin in range(0, len(read), chunk):
             span = slice(begin, begin + chunk)
-            more = [torch.empty_like(weight), torch.empty_like(bias)] if differentiates else []
+            more = [torch.empty_like(weight), torch.empty_like(bias)] if learning else []
             d_read, d_weight, d_bias = (None, None, None) if d_readout is None else (d_readout[span], *more)
             arguments = _Loss(
                 tokens=len(read[span]), inner=read.shape[1], words=len(weight), smoothing=smoothing,
@@ -60,4 +59,4 @@ class _NativeLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> Any:
         d_readout, d_weight, d_bias = ctx.saved_tensors
-        return d_readout * scale, d_weight.mul_(scale), d_bias * scale, None, None, None, None
+        return d_readout * scale, d_weight.mul_(scale), d_bias * scale, None, None, None, None, None

@@ -8,9 +8,9 @@ from torch import Tensor
 from nmt.model.native.library import Arguments, call, fields
 
 
-class _Look(Arguments):
+class _Attend(Arguments):
     _fields_ = fields(
-        "rows source key_size value_size additive", "queries keys values score_weight absent sentences weights sums"
+        "rows source key_size value_size additive", "queries keys values score_weight padding sentences weights sums"
     )
 
 
@@ -18,8 +18,8 @@ class _Best(Arguments):
     _fields_ = fields("rows words count barred_count free", "logits barred forced log_probabilities indices")
 
 
-def look(
-    additive: bool, query_RK: Tensor, keys_ASK: Tensor, values_ASX: Tensor, score_weight: Tensor, absent_AS: Tensor,
+def attend(
+    additive: bool, query_RK: Tensor, keys_ASK: Tensor, values_ASX: Tensor, score_weight: Tensor, padding_AS: Tensor,
     sentence_R: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The values' sum under each row's attention [R, X], and the weights [R, S].
@@ -28,13 +28,13 @@ def look(
     """
     (rows, key_size), (_, source, value_size) = query_RK.shape, values_ASX.shape
     weights, sums = query_RK.new_empty(rows, source), query_RK.new_empty(rows, value_size)
-    arguments = _Look(
+    arguments = _Attend(
         rows=rows, source=source, key_size=key_size, value_size=value_size, additive=additive,
         queries=query_RK.contiguous(), keys=keys_ASK.contiguous(), values=values_ASX.contiguous(),
-        score_weight=score_weight.contiguous(), absent=absent_AS.contiguous(), sentences=sentence_R,
+        score_weight=score_weight.contiguous(), padding=padding_AS.contiguous(), sentences=sentence_R,
         weights=weights, sums=sums,
     )  # fmt: skip
-    call("look", torch.float32, arguments)
+    call("attend", torch.float32, arguments)
     return sums, weights
 
 

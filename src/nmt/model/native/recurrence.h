@@ -19,23 +19,23 @@ namespace nmt {
 template <class T>
 struct Cells {
     long units, batch, directions;
-    const float *start, *start_memory;  // [batch, units] each
-    const float *bias, *mask;           // [gates]; [batch, units] or null
-    float *hidden, *memory;     // [steps, batch, directions, units], from this direction on; a GRU has no memory
-    float* saved;               // [steps, batch, saved_width()]: for the way back
-    T* read;                    // [steps, batch, units]: operands of the recurrent product
-    const std::int64_t* order;  // [steps, batch]: at which place each step stands; null if that is the step
+    const float *start, *start_cell_state;  // [batch, units] each
+    const float *bias, *mask;               // [gates]; [batch, units] or null
+    float *hidden, *cell_state;  // [steps, batch, directions, units], from this direction on; a GRU has no cell_state
+    float* saved;                // [steps, batch, saved_width()]: for the backward pass
+    T* read;                     // [steps, batch, units]: operands of the recurrent product
+    const std::int64_t* order;   // [steps, batch]: at which place each step stands; null if that is the step
 
-    long gates() const { return (memory ? 4 : 3) * units; }
-    long saved_width() const { return (memory ? 5 : 4) * units; }
+    long gates() const { return (cell_state ? 4 : 3) * units; }
+    long saved_width() const { return (cell_state ? 5 : 4) * units; }
     long place(long t, long b) const { return order ? order[t * batch + b] : t; }
 
     // Where a number of all directions' rows [steps, batch, directions, width] lies.
     long at(long t, long b, long width) const { return (place(t, b) * batch + b) * directions * width; }
 
     const float* before(long t, long b) const { return t ? hidden + at(t - 1, b, units) : start + b * units; }
-    const float* memory_before(long t, long b) const {
-        return t ? memory + at(t - 1, b, units) : start_memory + b * units;
+    const float* cell_state_before(long t, long b) const {
+        return t ? cell_state + at(t - 1, b, units) : start_cell_state + b * units;
     }
 
     T* operand(long t, long b) const { return read + (t * batch + b) * units; }
@@ -57,16 +57,16 @@ struct Cells {
             for (int part = 1; part < count; ++part) x += load(parts[part] + at);
             return x;
         };
-        if (memory) {
-            const float* previous = memory_before(t, b);
-            float* next = memory + at(t, b, units);
+        if (cell_state) {
+            const float* previous = cell_state_before(t, b);
+            float* next = cell_state + at(t, b, units);
             for (long i = 0; i < units; i += LANES) {
-                Vector inside = sigmoid(gate(i)), forget = sigmoid(gate(units + i));
-                Vector candidate = tanh(gate(2 * units + i)), out = sigmoid(gate(3 * units + i));
-                Vector remembered = fma(forget, load(previous + i), inside * candidate), squashed = tanh(remembered);
-                store(next + i, remembered);
-                store(now + i, out * squashed);
-                Vector all_saved[] = {inside, forget, candidate, out, squashed};
+                Vector input_gate = sigmoid(gate(i)), forget_gate = sigmoid(gate(units + i));
+                Vector candidate = tanh(gate(2 * units + i)), output_gate = sigmoid(gate(3 * units + i));
+                Vector cell = fma(forget_gate, load(previous + i), input_gate * candidate), squashed = tanh(cell);
+                store(next + i, cell);
+                store(now + i, output_gate * squashed);
+                Vector all_saved[] = {input_gate, forget_gate, candidate, output_gate, squashed};
                 for (int k = 0; k < 5; ++k) store(keep + k * units + i, all_saved[k]);
             }
             return;
@@ -84,11 +84,12 @@ struct Cells {
         }
     }
 
-    // `carried`: the gradient of the state after step t, without `d_hidden` from outside; then of the one before, less
-    // what goes through the product. `carried_memory` and `d_memory` (or null) are the same of the memory. Writes the
-    // gradients of the inputs, as an operand, too, if that is wanted, and of the product; adds up the bias's.
-    void backward(long t, long b, const float* d_hidden, const float* d_memory, float* carried, float* carried_memory,
-                  float* d_inputs, T* d_operand, T* d_recurrent, float* d_bias) const {
+    // `carried` comes as the gradient of the state after step t without `d_hidden`, and leaves as that of the state
+    // before without what goes through the product (`carry` adds it); `carried_cell_state` is the same of an LSTM's
+    // cell state. Writes the gradients of the inputs, as an operand, too, if that is wanted, and of the product; adds
+    // up the bias's.
+    void backward(long t, long b, const float* d_hidden, float* carried, float* carried_cell_state, float* d_inputs,
+                  T* d_operand, T* d_recurrent, float* d_bias) const {
         const float* keep = saved + (t * batch + b) * saved_width();
         const Vector one = all(1.0f);
         auto write = [&](long at, Vector of_inputs, Vector of_product) {
@@ -97,20 +98,21 @@ struct Cells {
             store(d_recurrent + at, of_product);
             store(d_bias + at, load(d_bias + at) + of_product);
         };
-        if (memory) {
-            const float* previous = memory_before(t, b);
+        if (cell_state) {
+            const float* previous = cell_state_before(t, b);
             for (long i = 0; i < units; i += LANES) {
-                Vector inside = load(keep + i), forget = load(keep + units + i), candidate = load(keep + 2 * units + i);
-                Vector out = load(keep + 3 * units + i), squashed = load(keep + 4 * units + i);
+                Vector input_gate = load(keep + i), forget_gate = load(keep + units + i),
+                       candidate = load(keep + 2 * units + i);
+                Vector output_gate = load(keep + 3 * units + i), squashed = load(keep + 4 * units + i);
                 Vector d_state = load(carried + i) + load(d_hidden + i);
-                Vector d_remembered = fma(d_state * out, one - squashed * squashed, load(carried_memory + i));
-                if (d_memory) d_remembered += load(d_memory + i);
-                Vector d_gates[] = {d_remembered * candidate * inside * (one - inside),
-                                    d_remembered * load(previous + i) * forget * (one - forget),
-                                    d_remembered * inside * (one - candidate * candidate),
-                                    d_state * squashed * out * (one - out)};
+                Vector d_cell_state =
+                    fma(d_state * output_gate, one - squashed * squashed, load(carried_cell_state + i));
+                Vector d_gates[] = {d_cell_state * candidate * input_gate * (one - input_gate),
+                                    d_cell_state * load(previous + i) * forget_gate * (one - forget_gate),
+                                    d_cell_state * input_gate * (one - candidate * candidate),
+                                    d_state * squashed * output_gate * (one - output_gate)};
                 for (int gate = 0; gate < 4; ++gate) write(gate * units + i, d_gates[gate], d_gates[gate]);
-                store(carried_memory + i, d_remembered * forget);
+                store(carried_cell_state + i, d_cell_state * forget_gate);
                 store(carried + i, zeros());
             }
             return;
@@ -142,9 +144,9 @@ struct Cells {
 struct Attention {
     long source, key_size, value_size;
     bool additive;
-    const float *keys, *values;  // [batch, source, key_size], exp(2 keys) if additive; [batch, source, value_size]
-    const std::uint8_t* absent;  // [batch, source]
-    const float* score_weight;   // [key_size], or the one factor of a dot product
+    const float *keys, *values;   // [batch, source, key_size], exp(2 keys) if additive; [batch, source, value_size]
+    const std::uint8_t* padding;  // [batch, source]
+    const float* score_weight;    // [key_size], or the one factor of a dot product
 
     // 1 / (1 + exp(2 key) exp(2 query)), of which tanh(key + query) is 1 minus the double.
     static Vector squash(Vector key, Vector query) { return all(1.0f) / fma(key, query, all(1.0f)); }
@@ -152,12 +154,12 @@ struct Attention {
     // `query` is overwritten by what is kept of it; `weights` and `context` are this step's of the sentence.
     void forward(long sentence, float* query, float* weights, float* context) const {
         const float *key = keys + sentence * source * key_size, *value = values + sentence * source * value_size;
-        const std::uint8_t* missing = absent + sentence * source;
+        const std::uint8_t* padded = padding + sentence * source;
         if (additive)
             for (long i = 0; i < key_size; i += LANES) store(query + i, exponential(load(query + i) + load(query + i)));
         float highest = -INFINITY;
         for (long s = 0; s < source; ++s) {
-            if (missing[s]) continue;
+            if (padded[s]) continue;
             Vector score = zeros();
             for (long i = 0; i < key_size; i += LANES) {
                 Vector k = load(key + s * key_size + i), q = load(query + i);
@@ -166,13 +168,13 @@ struct Attention {
             weights[s] = additive ? -2.0f * sum(score) : *score_weight * sum(score);
             highest = std::max(highest, weights[s]);
         }
-        alignas(64) float grown[LANES];
+        alignas(64) float powers[LANES];
         float total = 0.0f;
         for (long s = 0; s < source; s += LANES) {
             long count = std::min(LANES, source - s);
-            for (long i = 0; i < LANES; ++i) grown[i] = i < count && !missing[s + i] ? weights[s + i] - highest : -1e9f;
-            store(grown, exponential(load(grown)));
-            for (long i = 0; i < count; ++i) total += weights[s + i] = missing[s + i] ? 0.0f : grown[i];
+            for (long i = 0; i < LANES; ++i) powers[i] = i < count && !padded[s + i] ? weights[s + i] - highest : -1e9f;
+            store(powers, exponential(load(powers)));
+            for (long i = 0; i < count; ++i) total += weights[s + i] = padded[s + i] ? 0.0f : powers[i];
         }
         for (long s = 0; s < source; ++s) weights[s] /= total;
         for (long i = 0; i < value_size; i += LANES) {
@@ -186,11 +188,11 @@ struct Attention {
     void backward(long sentence, const float* query, const float* weights, const float* d_context, float* d_query,
                   float* d_keys, float* d_factor, float* d_scores) const {
         const float *key = keys + sentence * source * key_size, *value = values + sentence * source * value_size;
-        const std::uint8_t* missing = absent + sentence * source;
+        const std::uint8_t* padded = padding + sentence * source;
         float mean = 0.0f;
         for (long s = 0; s < source; ++s) {
             Vector product = zeros();
-            if (!missing[s])
+            if (!padded[s])
                 for (long i = 0; i < value_size; i += LANES)
                     product = fma(load(d_context + i), load(value + s * value_size + i), product);
             d_scores[s] = sum(product);
@@ -200,7 +202,7 @@ struct Attention {
         for (long i = 0; i < key_size; i += LANES) {
             Vector q = load(query + i), of_query = zeros(), of_factor = zeros();
             for (long s = 0; s < source; ++s) {
-                if (missing[s]) continue;
+                if (padded[s]) continue;
                 float* d_key = d_keys + s * key_size + i;
                 Vector k = load(key + s * key_size + i), d_score = all(d_scores[s]), slope = k;
                 if (additive) {
@@ -224,15 +226,15 @@ struct Attention {
 // run_sequence. Tensors without gaps, named as there; T numbers are void.
 struct Sequence {
     long steps, directions, batch, units;
-    const float *inputs, *start, *start_memory;  // [T, B, D, G], [D, B, H] each; a GRU's memories are null
-    const float *weight, *bias, *mask;           // [D, G, H], [D, G], [D, B, H] or null
-    const std::int64_t* mirror;                  // [T, B]: the places of the second direction's steps; or null
-    float *hidden, *memory, *saved;              // [T, B, D, H] each, [D, T, B, saved_width()]
-    void* read;                                  // [D, T, B, H]
-    const float *d_hidden, *d_memory;            // from here on for the way back; d_memory may be null
+    const float *inputs, *start, *start_cell_state;  // [T, B, D, G], [D, B, H] each; a GRU's memories are null
+    const float *weight, *bias, *mask;               // [D, G, H], [D, G], [D, B, H] or null
+    const std::int64_t* mirror;                      // [T, B]: the places of the second direction's steps; or null
+    float *hidden, *cell_state, *saved;              // [T, B, D, H] each, [D, T, B, saved_width()]
+    void* read;                                      // [D, T, B, H]
+    const float* d_hidden;                           // from here on for the backward pass
     float* d_inputs;
-    float *d_start, *d_start_memory, *d_bias;  // zero at first: [D, B, H] each, [D, B, G]
-    void* d_recurrent;                         // [D, T, B, G]
+    float *d_start, *d_start_cell_state, *d_bias;  // zero at first: [D, B, H] each, [D, B, G]
+    void* d_recurrent;                             // [D, T, B, G]
 
     long gates() const { return cells<float>(0).gates(); }
 
@@ -243,11 +245,11 @@ struct Sequence {
                        batch,
                        directions,
                        start + first,
-                       start_memory ? start_memory + first : nullptr,
+                       start_cell_state ? start_cell_state + first : nullptr,
                        bias,
                        mask ? mask + first : nullptr,
                        hidden + direction * units,
-                       memory ? memory + direction * units : nullptr,
+                       cell_state ? cell_state + direction * units : nullptr,
                        saved,
                        (T*)read + steps * first,
                        direction ? mirror : nullptr};
@@ -304,18 +306,18 @@ void backward(const Sequence& s) {
         s.for_each_direction(thread, threads, [&](long direction, long begin, long end) {
             Cells<T> cells = s.cells<T>(direction);
             const float* d_hidden = s.d_hidden + direction * s.units;
-            const float* d_memory = s.d_memory ? s.d_memory + direction * s.units : nullptr;
             float *d_inputs = s.d_inputs + direction * gates, *d_bias = s.d_bias + direction * s.batch * gates;
             float* carried = s.d_start + direction * s.batch * s.units;
-            float* carried_memory = s.d_start_memory + direction * s.batch * s.units;
+            float* carried_cell_state =
+                s.d_start_cell_state ? s.d_start_cell_state + direction * s.batch * s.units : nullptr;
             std::vector<float> through((end - begin) * s.units);
             for (long t = s.steps - 1; t >= 0; --t) {
                 T* d_recurrent = (T*)s.d_recurrent + (direction * s.steps + t) * s.batch * gates;
                 for (long b = begin; b < end; ++b)
-                    cells.backward(t, b, d_hidden + cells.at(t, b, s.units),
-                                   d_memory ? d_memory + cells.at(t, b, s.units) : nullptr, carried + b * s.units,
-                                   carried_memory + b * s.units, d_inputs + cells.at(t, b, gates), nullptr,
-                                   d_recurrent + b * gates, d_bias + b * gates);
+                    cells.backward(t, b, d_hidden + cells.at(t, b, s.units), carried + b * s.units,
+                                   carried_cell_state ? carried_cell_state + b * s.units : nullptr,
+                                   d_inputs + cells.at(t, b, gates), nullptr, d_recurrent + b * gates,
+                                   d_bias + b * gates);
                 weights[direction].multiply(Rows<T>{d_recurrent, gates}, begin, end - begin, nullptr, through.data(),
                                             s.units);
                 for (long b = begin; b < end; ++b)
@@ -329,27 +331,27 @@ void backward(const Sequence& s) {
 struct Attended {
     long steps, batch, source, units, key_size, value_size, additive;
     const float *inputs, *keys, *values;  // [T, B, G]; [B, S, A], exp(2 keys) if additive; [B, S, C]
-    const float *joint_weight, *score_weight, *context_weight;  // [A + G, H]; [A] or, without `additive`, [1]; [G, C]
-    const float *bias, *start, *start_memory, *mask, *asked;    // [G]; [B, H] each, null in part; [T, B, A] or null
-    const std::uint8_t* absent;                                 // [B, S]
-    float *hidden, *memory, *saved;                             // [T, B, H] each, null in part; [T, B, saved_width()]
-    float *queries, *weights, *contexts;                        // [T, B, A], [T, B, S], [T, B, C]
-    void *read, *read_contexts;                                 // [T, B, H], [T, B, C]
-    const float *d_hidden, *d_read_contexts;                    // from here on for the way back
-    float *d_inputs, *d_contexts, *d_queries;                   // the last one or null
-    float *d_start, *d_start_memory;                            // zero at first, as those that follow: [B, H] each
-    float *d_bias, *d_keys, *d_factor;                          // [B, G], [B, S, A], [B, A]
-    void *d_operand, *d_joint;                                  // [T, B, G], [T, B, A + G]
+    const float *joint_weight, *score_weight, *context_weight;    // [A + G, H]; [A] or, without `additive`, [1]; [G, C]
+    const float *bias, *start, *start_cell_state, *mask, *asked;  // [G]; [B, H] each, null in part; [T, B, A] or null
+    const std::uint8_t* padding;                                  // [B, S]
+    float *hidden, *cell_state, *saved;                           // [T, B, H] each, null in part; [T, B, saved_width()]
+    float *queries, *weights, *contexts;                          // [T, B, A], [T, B, S], [T, B, C]
+    void *read, *read_contexts;                                   // [T, B, H], [T, B, C]
+    const float *d_hidden, *d_read_contexts;                      // from here on for the backward pass
+    float *d_inputs, *d_contexts, *d_queries;                     // the last one or null
+    float *d_start, *d_start_cell_state;                          // zero at first, as those that follow: [B, H] each
+    float *d_bias, *d_keys, *d_factor;                            // [B, G], [B, S, A], [B, A]
+    void *d_operand, *d_joint;                                    // [T, B, G], [T, B, A + G]
 
     long gates() const { return cells<float>().gates(); }
     long width() const { return key_size + gates(); }
 
     template <class T>
     Cells<T> cells() const {
-        return {units, batch, 1, start, start_memory, bias, mask, hidden, memory, saved, (T*)read, nullptr};
+        return {units, batch, 1, start, start_cell_state, bias, mask, hidden, cell_state, saved, (T*)read, nullptr};
     }
     Attention attention() const {
-        return {source, key_size, value_size, additive != 0, keys, values, absent, score_weight};
+        return {source, key_size, value_size, additive != 0, keys, values, padding, score_weight};
     }
 };
 
@@ -404,9 +406,10 @@ void backward(const Attended& a) {
             T *d_operand = (T*)a.d_operand + t * a.batch * gates, *d_joint = (T*)a.d_joint + t * a.batch * width;
             for (long b = share.begin; b < share.end; ++b) {
                 long at = t * a.batch + b;
-                cells.backward(t, b, a.d_hidden + at * a.units, nullptr, a.d_start + b * a.units,
-                               a.d_start_memory + b * a.units, a.d_inputs + at * gates, d_operand + b * gates,
-                               d_joint + b * width + a.key_size, a.d_bias + b * gates);
+                cells.backward(t, b, a.d_hidden + at * a.units, a.d_start + b * a.units,
+                               a.d_start_cell_state ? a.d_start_cell_state + b * a.units : nullptr,
+                               a.d_inputs + at * gates, d_operand + b * gates, d_joint + b * width + a.key_size,
+                               a.d_bias + b * gates);
             }
             context_weight.multiply(Rows<T>{d_operand, gates}, share.begin, share.size(), nullptr, through.data(),
                                     a.value_size);

@@ -9,25 +9,25 @@
 namespace nmt {
 
 // The weights of each row's attention [rows, source], and the sums of values under them [rows, value_size].
-struct Look {
+struct Attend {
     long rows, source, key_size, value_size, additive;
     const float *queries, *keys, *values, *score_weight;  // [rows, key_size]; the others as Attention has them
-    const std::uint8_t* absent;
+    const std::uint8_t* padding;
     const std::int64_t* sentences;  // [rows], or null where rows and sentences are the same
     float *weights, *sums;
 };
 
 template <class T>
-void run(const Look& look) {
+void run(const Attend& a) {
     in_parallel([&](long thread, long threads) {
-        const Attention attention{look.source, look.key_size, look.value_size, look.additive != 0,
-                                  look.keys,   look.values,   look.absent,     look.score_weight};
-        std::vector<float> query(look.key_size);
-        Share share(look.rows, thread, threads);
+        const Attention attention{a.source, a.key_size, a.value_size, a.additive != 0,
+                                  a.keys,   a.values,   a.padding,    a.score_weight};
+        std::vector<float> query(a.key_size);
+        Share share(a.rows, thread, threads);
         for (long row = share.begin; row < share.end; ++row) {
-            std::copy_n(look.queries + row * look.key_size, look.key_size, query.data());
-            attention.forward(look.sentences ? look.sentences[row] : row, query.data(),
-                              look.weights + row * look.source, look.sums + row * look.value_size);
+            std::copy_n(a.queries + row * a.key_size, a.key_size, query.data());
+            attention.forward(a.sentences ? a.sentences[row] : row, query.data(), a.weights + row * a.source,
+                              a.sums + row * a.value_size);
         }
     });
 }
