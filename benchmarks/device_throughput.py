@@ -33,7 +33,7 @@ def decoder_passes(device: torch.device, dtype: torch.dtype) -> dict[str, Callab
               ((BATCH, STEPS, HIDDEN), (BATCH, STEPS, HIDDEN), (1, BATCH, HIDDEN), (STEPS, BATCH, 256))]  # fmt: skip
     values, keys, start, embedded = leaves
     padding = torch.zeros(BATCH, STEPS, dtype=torch.bool, device=device)
-    memory, masks = Memory(values, keys, padding, DecoderState((start,))), DecoderMasks([None], None)
+    memory, masks = Memory(values, keys, padding, DecoderState((start,))), DecoderMasks.none(1)
     wanted = [*leaves, *(parameter for name, parameter in decoder.named_parameters() if _used(name))]
 
     def both_ways(decode: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]) -> None:

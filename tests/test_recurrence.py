@@ -34,7 +34,7 @@ def decoded(model: Seq2Seq, by_steps: bool, dropout: bool) -> tuple[tuple[Tensor
     masks = model.masks(torch.arange(len(source)), seed=3, update=4) if dropout else None
     memory = model.encode(source, lengths, masks)
     embedded = model.target_embedding(inputs.t())
-    decoder_masks = masks.decoder if masks else DecoderMasks([None] * len(model.decoder.layers), None)
+    decoder_masks = masks.decoder if masks else DecoderMasks.none(len(model.decoder.layers))
     decode = model.decoder._decode_by_steps if by_steps else model.decoder.decode
     hidden, contexts, weights = decode(memory, embedded, decoder_masks, torch.float64)
     seen = (hidden, contexts) if weights is None else (hidden, contexts, weights)

@@ -27,7 +27,7 @@ from nmt.model.recurrence import Layer, run_attended
 
 @dataclass(frozen=True)
 class DecoderState:
-    """The state of every layer: (hidden,) or, of an LSTM, (hidden, memory), each [layers, B, H]."""
+    """The state of every layer: (hidden,) or, of an LSTM, (hidden, cell state), each [layers, B, H]."""
 
     tensors: State
 
@@ -41,8 +41,8 @@ class Memory:
     """All that the decoder gets from the encoder."""
 
     values_BSC: Tensor
-    """What is looked at: encoder outputs, perhaps with the embeddings beside them; without attention the summary alone,
-    with S = 1."""
+    """What is attended to: encoder outputs, perhaps with the embeddings beside them; without attention the summary
+    alone, with S = 1."""
     keys_BSA: Tensor
     padding_BS: Tensor
     """True at padding."""
@@ -64,6 +64,11 @@ class DecoderMasks(NamedTuple):
     output: Tensor | None
     """[B, H], on what a layer hands on."""
 
+    @classmethod
+    def none(cls, layers: int) -> "DecoderMasks":
+        """Nothing is dropped."""
+        return cls([None] * layers, None)
+
 
 class Decoder(nn.Module):
     """Recurrent layers whose first one reads the previous word's embedding beside the context.
@@ -71,8 +76,8 @@ class Decoder(nn.Module):
     With `residual`, a layer above the first hands on, to the next one and to the readout, the sum of its state and its
     input, before dropout (Wu et al. 2016, section 3.1). The query has the state alone, as it is what is carried on.
 
-    With `word_query` the query is the state beside the embedding of the word that the step reads: what was written last
-    can say what is to be looked at now. The state alone, by which the word before was written, does not know it.
+    With `word_query` the query is the state beside the embedding of the word that the step reads. The state alone, from
+    which that word was predicted, does not know which word was chosen.
 
     If it is `lexical`, the end of a context is a mean of the source words' embeddings, as wide as those it writes.
     """

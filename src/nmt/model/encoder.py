@@ -55,10 +55,9 @@ class RecurrentLayer(nn.Module):
     ) -> Tensor:
         """Hidden states [T, D, B, H] over projected inputs; the second direction goes by `mirror_TB`."""
         norm = Norm(*(each[:, None] for each in self.norm)) if self.norm else None
-        hidden = run_sequence(
+        return run_sequence(
             self.cell.name, inputs_TDBG, start, self.hidden_weight, self.hidden_bias, mask_DBH, dtype, norm, mirror_TB
         )
-        return hidden
 
 
 class Encoder(nn.Module):

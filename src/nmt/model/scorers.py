@@ -1,4 +1,4 @@
-"""The scores of attention over a whole reference, and their way back: what recurrence.py's loop calls at each step."""
+"""The scores of attention over a whole reference and their gradients: what recurrence.py's loop calls at each step."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -11,7 +11,7 @@ SATURATED = 44.0
 
 
 class Scorer(Protocol):
-    """Scores of T queries [B, A] against the same keys [B, S, A], and the way back, last query first."""
+    """Scores of T queries [B, A] against the same keys [B, S, A]; the backward pass begins with the last query."""
 
     def forward(self, t: int, query: Tensor) -> Tensor:
         """The scores [B, S] of query t."""

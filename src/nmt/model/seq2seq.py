@@ -173,7 +173,7 @@ class Seq2Seq(nn.Module):
     def _decode(self, memory: Memory, inputs_BT: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Hidden states [T, B, H], contexts [T, B, C], embedded inputs [T, B, E] and weights, without dropout."""
         embedded_TBE = self.target_embedding(inputs_BT.t())
-        masks = DecoderMasks([None] * self.settings.decoder.layers, None)
+        masks = DecoderMasks.none(self.settings.decoder.layers)
         hidden, contexts, weights_TBS = self.decoder.decode(memory, embedded_TBE, masks, self.product_dtype)
         return hidden, contexts, embedded_TBE, weights_TBS
 
@@ -183,7 +183,7 @@ class Seq2Seq(nn.Module):
         memory = self.encode(batch.source_BS, batch.source_lengths_B, masks)
         embedded_TBE = _embed(self.target_embedding, batch.inputs_BT, masks.target_words if masks else None)
         embedded_TBE = _drop(embedded_TBE, masks.target_embedding if masks else None)
-        decoder_masks = masks.decoder if masks else DecoderMasks([None] * self.settings.decoder.layers, None)
+        decoder_masks = masks.decoder if masks else DecoderMasks.none(self.settings.decoder.layers)
         hidden_TBH, contexts_TBC, _ = self.decoder.decode(memory, embedded_TBE, decoder_masks, dtype)
         hidden_TBH = _drop(hidden_TBH, decoder_masks.output)
         real_N = (batch.outputs_BT.t() != PAD).flatten()

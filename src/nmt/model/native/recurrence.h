@@ -223,7 +223,7 @@ struct Attention {
 
 // ---------------------------------------------------------------------------------------------- whole sequences
 
-// run_sequence. Tensors without gaps, named as there; T numbers are void.
+// run_sequence. Tensors without gaps, named as there; those of type T are void*.
 struct Sequence {
     long steps, directions, batch, units;
     const float *inputs, *start, *start_cell_state;  // [T, B, D, G], [D, B, H] each; a GRU's memories are null

@@ -32,8 +32,8 @@ void run(const Attend& a) {
     });
 }
 
-// The `count` most probable words of each row, best first, of equal ones the first; a barred one is in the sum alone. A
-// row that must write a certain word has no other.
+// The `count` most probable words of each row, best first, of equal ones the first. A barred word counts in the
+// softmax's sum and is never returned; a row that must write a certain word returns that one alone.
 struct Best {
     long rows, words, count, barred_count, free;
     const float* logits;         // [rows, words]
