@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt import alignment
-from nmt.alignment import argmax_links, format_links, link_quality, observe, threshold_links
+from nmt.alignment import argmax_links, format_links, link_counts, observe, threshold_links
 from nmt.gold import Gold, Links, parse_gold
 from nmt.words import Matrix, segment, share_out
 
@@ -112,7 +112,7 @@ def test_parse_gold() -> None:
 @pytest.mark.parametrize("line", ["0:0", "1-", "1-2-S", "a-b", "0-0 -1-2"])
 def test_parse_gold_names_the_wrong_link(line: str) -> None:
     """What is no link is an error that shows it."""
-    with pytest.raises(ValueError, match=f"'{line.split()[-1]}' is no link"):
+    with pytest.raises(ValueError, match=f"'{line.split()[-1]}' is not a link"):
         parse_gold(line)
 
 
@@ -131,12 +131,12 @@ def test_parse_gold_names_the_wrong_link(line: str) -> None:
         ([""], [""], None, None, None),
     ],
 )
-def test_link_quality(
+def test_quality(
     links: list[str], gold: list[str], precision: float | None, recall: float | None, aer: float | None
 ) -> None:
     """Known answers, worked out by hand from the definition of Och & Ney (2003)."""
-    quality = link_quality([parse_gold(line).sure for line in links], [parse_gold(line) for line in gold])
-    assert quality == {
+    counts = link_counts([parse_gold(line).sure for line in links], [parse_gold(line) for line in gold])
+    assert alignment.quality(counts.sum(axis=0)) == {
         name: value if value is None else pytest.approx(value)
         for name, value in (("precision", precision), ("recall", recall), ("aer", aer))
     }
@@ -158,7 +158,7 @@ def test_copying_is_perfect() -> None:
         "backward_jumps": 0.0,
     }
     gold = parse_gold("0-0 1-1 2-2 3-3 4-4 5-5")
-    assert link_quality([argmax_links(weights)], [gold])["aer"] == 0.0
+    assert alignment.quality(link_counts([argmax_links(weights)], [gold]).sum(axis=0))["aer"] == 0.0
 
 
 def test_looking_everywhere_is_uninformed() -> None:
@@ -344,6 +344,8 @@ def links(text: str) -> Links:
         ("0-0 1-1 2-2", "0-0", "0-0 1-1 2-2"),  # grown step by step
         ("0-0 1-1 0-1", "0-0 1-1", "0-0 1-1"),  # 0-1 joins two words that are linked already
         ("0-0 0-1 1-1", "0-0", "0-0 0-1 1-1"),  # 0-1 first (target 1 is new), then 1-1 (source 1 is)
+        ("0-0 0-1 1-0 1-1", "1-1", "0-1 1-0 1-1"),  # those beside it first; 0-0 then joins words that have links
+        ("2-0 2-1 2-3 3-2 3-3", "2-0 2-3", "2-0 2-1 2-3 3-2"),  # 2-1 comes in and at once brings 3-2, before 2-3's turn
         ("0-0", "1-1", ""),  # nothing in common to grow from
         ("", "", ""),
     ],

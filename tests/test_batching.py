@@ -75,7 +75,7 @@ def test_pad_keeps_every_token(sequences: list[list[int]]) -> None:
 
 def test_damaged_store_is_refused(tmp_path: Path) -> None:
     """A missing file, a truncated one and offsets of another corpus each give one clear error."""
-    with pytest.raises(UserError, match="no readable token store"):
+    with pytest.raises(UserError, match="not a readable token store"):
         TokenStore.open(tmp_path / "absent")
     TokenStore.write(tmp_path / "x", SENTENCES)
     offsets = tmp_path / "x.offsets.npy"
@@ -91,9 +91,9 @@ def test_damaged_store_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "array", "reason"),
     [
-        ("ids", np.zeros(9, np.int16), "no token store, but int16"),
-        ("ids", np.zeros((3, 3), np.uint16), "no token store, but uint16"),
-        ("ids", np.array([None], dtype=object), "no readable token store"),
+        ("ids", np.zeros(9, np.int16), "not a token store, but int16"),
+        ("ids", np.zeros((3, 3), np.uint16), "not a token store, but uint16"),
+        ("ids", np.array([None], dtype=object), "not a readable token store"),
         ("offsets", np.array([0, 5, 2, 9]), "must begin at 0 and never fall"),
         ("offsets", np.array([1, 9]), "must begin at 0 and never fall"),
         ("offsets", np.array([], np.int64), "must begin at 0 and never fall"),

@@ -77,7 +77,7 @@ def test_a_reverse_model_adds_symmetrised_links(capsys: pytest.CaptureFixture[st
     ("name", "lines", "message"),
     [
         ("gold", GOLD[:1], "gold has 1 lines, the sources 2, the targets 2"),
-        ("gold", ["0-0", "0:1"], "gold, line 2: '0:1' is no link"),
+        ("gold", ["0-0", "0:1"], "gold, line 2: '0:1' is not a link"),
         ("gold", ["5-0", ""], "gold, line 1 links words beyond the 5 and 5 there are"),
         ("source", None, "source cannot be read"),
     ],

@@ -96,7 +96,7 @@ def test_n_best_lists_ranks_and_scores(capsys: pytest.CaptureFixture[str]) -> No
     for wrong in ("0", "x", "2000"):
         with pytest.raises(SystemExit):
             main(["translate", "--n-best", wrong, "--beam", "3", "猫"])
-    assert "a beam has at most 1000 places, not 2000" in capsys.readouterr().err
+    assert "2000 is too large; the beam size is at most 1000" in capsys.readouterr().err
 
 
 def test_prefix_leads(capsys: pytest.CaptureFixture[str]) -> None:

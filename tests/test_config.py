@@ -78,11 +78,11 @@ LEAVES = [
         ("evaluate.frequency_classes", [5, 1], "[5, 1] must rise from each number to the next"),
         ("seeds", [2**31], "seeds.0: input should be less than 2147483648, got 2147483648"),
         ("ensembles", ["attention"], "ensembles: ['attention'] need several models of a variant, but seeds is [1]"),
-        ("ensembles", ["attantion"], "ensembles: 'attantion' is no key of variants: plain, attention"),
+        ("ensembles", ["attantion"], "ensembles: 'attantion' is not a key of variants: plain, attention"),
         ("ensembles", ["plain", "plain"], "ensembles: ['plain', 'plain'] names a variant twice"),
         ("translate.coverage_penalty", -0.1, "translate.coverage_penalty: input should be greater than or equal to 0"),
         ("seeds", [], "seeds: list should have at least 1 item"),
-        ("compare.baseline", "plian", "compare.baseline is 'plian', which is no key of variants: plain, attention"),
+        ("compare.baseline", "plian", "compare.baseline is 'plian', which is not a key of variants: plain, attention"),
         ("translate.n_best", 9, "translate: n_best is 9, but a beam of 5 holds no more than that many"),
         ("model.tie_embeddings", True, "model.tie_embeddings: source and target have other pieces; set tokenize.joint"),
         (

@@ -7,7 +7,8 @@ import pytest
 
 from nmt import files, paths
 from nmt.commands import diagnosis
-from nmt.commands.diagnosis import OK
+from nmt.commands.diagnosis import NOTE, OK
+from nmt.config import load_params
 from tests.project import ROOT
 from tests.synthetic_results import git
 
@@ -37,3 +38,13 @@ def test_what_git_carries_is_no_fault(folder: Path, pipeline: str) -> None:
         ["git does not carry data/wörter/狗.txt; `git add` it (or stop ignoring it); "
          "`dvc exp run --temp` and `--queue` run without it"] if "read" in pipeline else []
     )  # fmt: skip
+
+
+def test_a_fresh_clone_has_no_results(folder: Path) -> None:
+    """It is told, with what makes them."""
+    (finding,) = diagnosis.results()
+    assert (finding.state, finding.text) == (NOTE, "none yet; `make repro` makes them")
+    paths.bundle("plain", load_params().seeds[0]).mkdir(parents=True)
+    (finding,) = diagnosis.results()
+    assert finding.state == OK
+    assert finding.text.startswith("1 of ")

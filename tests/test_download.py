@@ -18,8 +18,10 @@ import pytest
 from nmt.corpora import Corpus
 from nmt.download import MIRROR, Redirects, fetch_files
 from nmt.errors import UserError
+from tests.test_bad_disk import small_files
 
 TEXT = b"eins\tone\nzwei\ttwo\n"
+LARGE = bytes(1 << 21)
 
 
 def digest(content: bytes) -> str:
@@ -48,7 +50,7 @@ REDIRECTS = {
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves TEXT at /text, half of it at /half, sends elsewhere from REDIRECTS, and 404 from everywhere else."""
+    """Serves TEXT at /text, half of it at /half, LARGE at /large, sends elsewhere from REDIRECTS, else 404."""
 
     def do_GET(self) -> None:
         if self.path in REDIRECTS:
@@ -57,11 +59,12 @@ class Server(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        known = self.path in ("/text.tsv", "/half.tsv")
-        self.send_response(200 if known else 404)
-        self.send_header("Content-Length", str(len(TEXT) if known else 0))
+        whole = {"/text.tsv": TEXT, "/half.tsv": TEXT, "/large.tsv": LARGE}.get(self.path)
+        self.send_response(404 if whole is None else 200)
+        self.send_header("Content-Length", str(len(whole or b"")))
         self.end_headers()
-        self.wfile.write({"/text.tsv": TEXT, "/half.tsv": TEXT[:9]}.get(self.path, b""))
+        with contextlib.suppress(ConnectionError):  # a client may leave
+            self.wfile.write(TEXT[:9] if self.path == "/half.tsv" else whole or b"")
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Say nothing."""
@@ -138,7 +141,7 @@ def test_url(url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
         ("file.tsv", {}, "file.tsv cannot be downloaded: .*[Rr]edirect"),
         ("loop.tsv", {}, "loop.tsv cannot be downloaded: .*[Rr]edirect"),
         ("text.tsv", {"member": "a"}, f"set its archive_sha256 in data/corpora.yaml to {digest(TEXT)}"),
-        ("text.tsv", {"member": "a", "archive_sha256": digest(TEXT)}, "no readable zip archive"),
+        ("text.tsv", {"member": "a", "archive_sha256": digest(TEXT)}, "is not a readable zip archive"),
     ],
 )
 def test_faults_of_a_url(url: str, file: str, pin: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -230,3 +233,26 @@ def test_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe.tsv")
     with pytest.raises(UserError, match=r"pipe\.tsv cannot be read: .*named pipe"):
         fetch_files(corpus_of(path="pipe.tsv"), folder)
+
+
+@pytest.mark.parametrize("kind", ["url", "path", "member", "mirror"])
+def test_a_full_disk_is_not_the_origins_fault(
+    kind: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told is the place that was written; the limit on a file's size stands for a full disk."""
+    monkeypatch.chdir(tmp_path)
+    Path("large.tsv").write_bytes(LARGE)
+    with zipfile.ZipFile("large.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("large", LARGE)
+    Path("texts-1.0-py3-none-any.whl").write_bytes(LARGE)
+    if kind == "mirror":
+        monkeypatch.setenv(MIRROR, str(tmp_path))
+    pin = {
+        "url": {"url": f"{url}/large.tsv"},
+        "path": {"path": "large.tsv"},
+        "member": {"path": "large.zip", "member": "large", "archive_sha256": digest(Path("large.zip").read_bytes())},
+        "mirror": {"package": "texts==1.0", "member": "large", "archive_sha256": digest(LARGE)},
+    }[kind]
+    (tmp_path / "raw").mkdir()
+    with small_files(1 << 20), pytest.raises(UserError, match=r"raw/\.download\..*: File too large; .*`ulimit -f`"):
+        fetch_files(corpus_of(**pin), tmp_path / "raw")

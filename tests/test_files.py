@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def test_json_lines_round_trip_and_name_a_broken_line(tmp_path: Path) -> None:
     assert files.read_json_lines(path) == values
     assert [json.loads(line) for line in path.read_text("utf-8").split("\n")[:-1]] == values
     path.write_text('{"a": 1}\n{"a":\n')
-    with pytest.raises(UserError, match=r"values\.jsonl, line 2 is not JSON"):
+    with pytest.raises(UserError, match=r"values\.jsonl, line 2 is not valid JSON"):
         files.read_json_lines(path)
 
 
@@ -143,7 +144,7 @@ def test_broken_json_is_named(tmp_path: Path) -> None:
     """With the file and the place."""
     path = tmp_path / "value.json"
     path.write_text("{")
-    with pytest.raises(UserError, match=r"value\.json is not JSON: .*line 1"):
+    with pytest.raises(UserError, match=r"value\.json is not valid JSON: .*line 1"):
         files.read_json(path)
 
 
@@ -212,8 +213,8 @@ def test_a_sealed_folder_is_held_to_its_seal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("NaN", "NaN is no number"),
-        ("[1e999]", "no number that can be reckoned with"),
+        ("NaN", "NaN is not a number"),
+        ("[1e999]", "1e999 is too large a number"),
         ("9" * 5000, "Exceeds the limit"),
         ("[" * 100_000, "nested too deeply"),
         (r'"\ud800"', "lone surrogate"),
@@ -270,3 +271,26 @@ def test_a_fresh_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / "nowhere", draft / "new")
     assert names(path) == ["old"]
     assert names(tmp_path) == ["folder"]
+
+
+def test_a_link_in_a_folders_place_is_named(tmp_path: Path) -> None:
+    """What it leads to is not ours to remove; it says what to do."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "folder").symlink_to("elsewhere")
+    with pytest.raises(UserError, match=r"folder is a symbolic link, .*: remove the link"):
+        files.fresh_folder(tmp_path / "folder").__enter__()
+    assert names(tmp_path) == ["elsewhere", "folder"]
+
+
+def test_processes_may_write_one_file_at_the_same_time(tmp_path: Path) -> None:
+    """None takes another's draft, just made and not locked yet, for one that a killed process left."""
+    program = (
+        "from pathlib import Path; from nmt import files\n"
+        "for _ in range(200): files.write_text(Path('file'), 'new')\n"
+        "for _ in range(200):\n"
+        "    with files._drafted(Path('folder'), files.tempfile.mkdtemp) as draft: draft.rmdir()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[1])}
+    writers = [subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment) for _ in range(4)]
+    assert [writer.wait() for writer in writers] == [0] * 4
+    assert names(tmp_path) == ["file"]

@@ -146,7 +146,7 @@ def test_links_of_another_text_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the model read 'You'"):
         word_links(SpanLinks(id="1", sure=[], possible=[]), SOURCE, side("I", "en", "NFC", ["▁You"]))
     write_json_lines(tmp_path / "gold.jsonl", [{"id": "1", "sure": [[0, 1, 2]], "possible": []}])
-    with pytest.raises(UserError, match=r"gold\.jsonl holds a line"):
+    with pytest.raises(UserError, match=r"gold\.jsonl, line 1 does not hold gold links"):
         read_gold(tmp_path / "gold.jsonl")
     assert read_gold(tmp_path / "none.jsonl") == {}
     assert len(read_gold(GOLD / FILES[0])) == 100

@@ -188,7 +188,7 @@ def test_alignment_is_a_table(page: str) -> None:
 
 
 def test_reasons_are_tables(page: str) -> None:
-    """Agreement of measures for the models that have them, and BLEU with looks tampered with."""
+    """Agreement of measures for the models that have them, and BLEU with attention weights tampered with."""
     row = '<th scope="row">attention and erasure <span class="note">rank correlation</span></th><td>–</td>'
     assert f'{row}<td>−0.50 <span class="spread">0.25 to 0.75</span></td>' in page
     assert '<td>62.5% <span class="spread">50.0% to 75.0%</span></td>' in page

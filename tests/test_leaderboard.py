@@ -84,6 +84,9 @@ def test_scores_that_other_parameters_made_are_nobodys() -> None:
         _snapshot("of-attention-only", _scores("b" * 16, 19.0), rate="0.01", locked_rate="0.005"),
     ]
     assert [row["experiment"] for row in leaderboard.leaderboard(states, "bleu").rows] == ["HEAD"]
+    texts = {"params.yaml": PARAMS.replace("RATE", "1"), "reports/scores/plain/1.json": json.dumps(_scores("c", 9.0))}
+    assert not Snapshot.of("without a lock", texts).scores
+    assert not Snapshot.of("never evaluated", {**texts, "dvc.lock": "stages: {train@plain-1: {}}"}).scores
 
 
 @pytest.mark.parametrize(

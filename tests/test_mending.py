@@ -41,30 +41,34 @@ def test_whole_files_are_left_alone(folder: Path) -> None:
     assert paths.DVC_READERS.exists()
 
 
-@pytest.mark.parametrize("cut", ["", WHOLE[:30], WHOLE[:65], "schema: '2.0'\nstages: [\n"])
+@pytest.mark.parametrize(
+    "cut",
+    [b"", WHOLE[:30].encode(), WHOLE[:65].encode(), b"schema: '2.0'\nstages: [\n", WHOLE.encode() + b"# \xe7\x8c"],
+)
 def test_a_lock_that_was_cut_off_is_that_of_the_commit(
-    folder: Path, cut: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, cut: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where DVC's kill can cut it, in a line too; without one in git it goes, and the run cache has all."""
-    files.write_text(paths.LOCK, cut)
+    files.write_bytes(paths.LOCK, cut)
     assert list(faults()) == ["dvc.lock was cut off while DVC wrote it"]
     files.write_text(paths.LOCK, WHOLE)
     commit()
-    files.write_text(paths.LOCK, cut)
+    files.write_bytes(paths.LOCK, cut)
     assert main(["mend"]) == 0
     assert "took that of the last commit" in capsys.readouterr().out
     assert files.read_text(paths.LOCK) == WHOLE
     subprocess.run(["git", "rm", "--quiet", "--cached", str(paths.LOCK)], check=True)
     subprocess.run(["git", "commit", "--quiet", "--no-gpg-sign", "--message", "None"], check=True)
-    files.write_text(paths.LOCK, cut)
+    files.write_bytes(paths.LOCK, cut)
     assert main(["mend"]) == 0
     assert "removed" in capsys.readouterr().out
     assert not paths.LOCK.exists()
 
 
-def test_the_list_of_readers_is_removed(folder: Path) -> None:
+@pytest.mark.parametrize("text", [b'{"read": {"data/raw": [{"pi', b"[]", b"null", b'{"read": "\xe7'])
+def test_the_list_of_readers_is_removed(folder: Path, text: bytes) -> None:
     """It names processes; those of a whole one are left to DVC, which looks whether they live."""
-    files.write_text(paths.DVC_READERS, '{"read": {"data/raw": [{"pi')
+    files.write_bytes(paths.DVC_READERS, text)
     assert [line.endswith("removed") for line in mend()] == [True]
     assert not paths.DVC_READERS.exists()
 

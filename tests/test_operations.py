@@ -172,7 +172,7 @@ def test_reproduce_says_what_it_lacks(published: Project, tmp_path: Path) -> Non
     other = f"attention-{result_id(project, 'attention')[:8]}"
     assert f"the commit {'0' * 40} of {other} is not in this repo" in project.nmt("reproduce", other, status=1)
     comparison = next(name for name in tags(project, "kind") if name.startswith("comparison-"))
-    assert f"{comparison} is no run of a model" in project.nmt("reproduce", comparison, status=1)
+    assert f"{comparison} is not a run of a model" in project.nmt("reproduce", comparison, status=1)
 
 
 def test_a_sweep_is_checked_and_resumed(published: Project, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from nmt import scoring
 from nmt.errors import UserError
-from nmt.promotion import Contender, References, Rule, decide
+from nmt.promotion import Candidate, References, Rule, decide
 from nmt.scoring import Bootstrap
 
 RULE = Rule(Bootstrap(samples=200, confidence=0.95, seed=1), p_below=0.05)
@@ -18,22 +18,22 @@ REFERENCES = [
 TEST_SET = References("aa.test", REFERENCES)
 
 
-def _contender(version: int, wrong: int) -> Contender:
+def _candidate(version: int, wrong: int) -> Candidate:
     """A model that translates all sentences right but for the first `wrong`, in which it writes one word too many."""
     hypotheses = [one[0] if row >= wrong else f"no {one[0]}" for row, one in enumerate(REFERENCES)]
     score = scoring.statistics(scoring.bleu("en"), hypotheses, REFERENCES).score()
-    return Contender(version, f"{version:016d}", round(score, 6), hypotheses, "aa.test")
+    return Candidate(version, f"{version:016d}", round(score, 6), hypotheses, "aa.test")
 
 
 def test_the_first_needs_no_test() -> None:
     """There is nobody to beat."""
-    decision = decide(_contender(1, wrong=60), None, TEST_SET, "bleu", "en", RULE)
+    decision = decide(_candidate(1, wrong=60), None, TEST_SET, "bleu", "en", RULE)
     assert (decision.promoted, decision.effect) == (True, None)
 
 
 def test_a_clear_win_promotes_and_a_clear_loss_does_not() -> None:
     """Both ways of the same pair; the reason names the champion and the numbers."""
-    better, worse = _contender(2, wrong=5), _contender(1, wrong=40)
+    better, worse = _candidate(2, wrong=5), _candidate(1, wrong=40)
     won = decide(better, worse, TEST_SET, "bleu", "en", RULE)
     lost = decide(worse, better, TEST_SET, "bleu", "en", RULE)
     assert won.promoted
@@ -46,7 +46,7 @@ def test_a_clear_win_promotes_and_a_clear_loss_does_not() -> None:
 
 def test_a_lead_within_chance_does_not_promote() -> None:
     """One sentence of sixty more is a higher score, and no proof."""
-    ahead, champion = _contender(2, wrong=29), _contender(1, wrong=30)
+    ahead, champion = _candidate(2, wrong=29), _candidate(1, wrong=30)
     decision = decide(ahead, champion, TEST_SET, "bleu", "en", RULE)
     assert ahead.score > champion.score
     assert not decision.promoted
@@ -56,12 +56,12 @@ def test_a_lead_within_chance_does_not_promote() -> None:
 
 def test_another_test_set_or_other_scoring_is_an_error() -> None:
     """Scores of different sentences are no pair; hypotheses that do not give their score are another result's."""
-    one = _contender(1, wrong=5)
+    one = _candidate(1, wrong=5)
     for odd in (
         dataclasses.replace(one, test_set="bb.test"),
         dataclasses.replace(one, hypotheses=one.hypotheses[:-1]),
     ):
         with pytest.raises(UserError, match="another test set"):
-            decide(_contender(2, wrong=1), odd, TEST_SET, "bleu", "en", RULE)
+            decide(_candidate(2, wrong=1), odd, TEST_SET, "bleu", "en", RULE)
     with pytest.raises(UserError, match="scored by other code"):
         decide(dataclasses.replace(one, score=one.score + 1), None, TEST_SET, "bleu", "en", RULE)

@@ -1,6 +1,7 @@
 """The command line's frame, and `nmt publish` as a user sees it."""
 
 import ast
+import errno
 import importlib.metadata
 import os
 import subprocess
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nmt import commands, files
+from nmt import commands, files, repository
+from nmt.errors import UserError
+from nmt.repository import git
 from nmt.tracking.model import REQUIREMENTS
 from tests.synthetic_results import ROOT, make_comparison, make_project, make_result, make_scores, result_id, set_param
 
@@ -106,10 +109,12 @@ def test_the_frame_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("name", commands.COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each module registers itself under its name."""
+    """Each module registers itself under its name, and says what it is for."""
     with pytest.raises(SystemExit, match="0"):
         commands.main([name, "--help"])
-    assert capsys.readouterr().out.startswith(f"usage: nmt {name}")
+    usage, _, rest = capsys.readouterr().out.partition("\n\n")
+    assert usage.startswith(f"usage: nmt {name}")
+    assert not rest.startswith(("options:", "positional arguments:")), "what it is for is not told"
 
 
 def test_a_wrong_command_names_the_right_ones(capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,6 +130,26 @@ def test_a_closed_pipe_is_no_error(project: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, check=False)
     assert done.stderr == ""
+
+
+def test_what_the_file_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a stage; what has no number is a bug of ours, and stays a traceback."""
+    faults = [OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), OSError("odd")]
+    monkeypatch.setattr("nmt.commands.publish.load_params", lambda: (_ for _ in ()).throw(faults.pop(0)))
+    assert commands.main(["publish"]) == 1
+    assert capsys.readouterr().err.startswith("error: /tmp/x: No space left on device; make room on this disk")
+    with pytest.raises(OSError, match="odd"):
+        commands.main(["publish"])
+
+
+def test_a_folder_that_is_gone_is_not_a_git_that_is_missing(tmp_path: Path) -> None:
+    """And the other way round."""
+    with pytest.raises(UserError, match=r"the folder .*gone does not exist"):
+        git("status", folder=tmp_path / "gone")
+    with pytest.raises(UserError, match="no-such-tool is not installed, or not on the PATH"):
+        repository._call(["no-such-tool"], tmp_path, None)
 
 
 def _imports(module: str, seen: set[str]) -> set[str]:

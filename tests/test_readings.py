@@ -41,7 +41,7 @@ def test_a_model_without_attention_has_the_influences() -> None:
 
 
 def test_table_by_hand() -> None:
-    """Precision, recall and AER of a row are those of `link_quality`; sentences are resampled for its interval."""
+    """Precision, recall and AER of a row are those of `quality`; sentences are resampled for its interval."""
     gold = [parse_gold("0-0 1-1 2-2"), parse_gold("0-0 2-1-P"), parse_gold("")]
     rows = {row["method"]: row for row in readings.table([PAIR] * 3, gold, 0.3, BOOTSTRAP)}
     assert next(iter(rows)) == "uniform"

@@ -111,7 +111,7 @@ def test_more_sentences_come_when_asked_for(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "key"), [("chrF, attention", "chrf"), ("entropy of its looks, attention", "entropy")]
+    ("label", "key"), [("chrF, attention", "chrf"), ("entropy of its attention weights, attention", "entropy")]
 )
 def test_sorting_follows_the_numbers(page: Page, page_folder: Path, label: str, key: str) -> None:
     """Smallest first, or largest first."""
@@ -134,12 +134,12 @@ def test_sorting_by_length_and_by_lead(page: Page) -> None:
 
 
 def test_what_is_worth_reading_can_come_first(page: Page) -> None:
-    """Sentences in which looks and translation both fail; a model that has none of them offers no such order."""
+    """Sentences in which attention and translation both fail; a model that has none of them offers no such order."""
     sort = page.get_by_role("combobox", name="Sort by")
     assert [label for label in sort.get_by_role("option").all_text_contents() if "both fail" in label] == [
-        "first where looks and translation both fail, attention"
+        "first where attention and translation both fail, attention"
     ]
-    sort.select_option("first where looks and translation both fail, attention")
+    sort.select_option("first where attention and translation both fail, attention")
     assert listed(page)[:2] == [source(9), source(0)]
 
 

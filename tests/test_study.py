@@ -1,13 +1,17 @@
 """A study: steps that build on each other, each a trial, and the table of what they came to."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nmt import files, paths, study, study_table
+from nmt.commands import study as command
+from nmt.config import load_params
 from nmt.errors import UserError
 from nmt.leaderboard import Snapshot
+from tests.project import ROOT
 
 STEPS = """
 - name: naive
@@ -48,6 +52,13 @@ def test_each_step_has_what_the_steps_before_it_set(written: Path) -> None:
     assert study.read("recipe", "changed")[0].trial.name != naive.trial.name
     written.write_text(STEPS.replace("average_decay: 0,", "average_decay: 0.5,"))
     assert study.read("recipe", "")[0].trial.name != naive.trial.name
+
+
+def test_a_step_of_one_seed_has_no_ensemble(written: Path) -> None:
+    """params.yaml with ensembles and one seed is refused; a command stays as it was where there are none."""
+    naive, averaging = study.read("recipe", "", ["attention"])
+    assert averaging.trial.overrides[-2:] == ("seeds=[1]", "ensembles=[]")
+    assert naive.command == study.read("recipe", "")[0].command
 
 
 @pytest.mark.parametrize(
@@ -109,10 +120,10 @@ def test_the_table_tells_means_or_an_interval(written: Path) -> None:
 def test_a_line_that_was_measured_elsewhere_stays(written: Path) -> None:
     """While its command is the same, under whatever name; what is measured now replaces it, a changed row is new."""
     rows = study.read("recipe", "")
-    lock = {"evaluate@attention-1": {"deps": []}}
+    lock = {"evaluate@attention-1": {"deps": [{"path": "data/prepared/test.jsonl", "md5": "aa"}]}}
     measured = Snapshot(rows[1].trial.name, {}, lock, [scores("attention", 1, 23.0)])
     files.write_csv(paths.study_table("recipe"), study.table(rows, [measured], "c0ffee", {}))
-    before = study.known(study_table.from_csv(files.read_csv(paths.study_table("recipe"))))
+    before = study.known(study_table.from_csv(files.read_csv(paths.study_table("recipe"))), "aa")
     assert [study.is_complete(row, before) for row in rows] == [False, True]
     written.write_text(STEPS.replace("Averaging, at last", "Averaging"))
     renamed = study.read("recipe", "changed")
@@ -125,3 +136,40 @@ def test_a_line_that_was_measured_elsewhere_stays(written: Path) -> None:
     changed = study.read("recipe", "")
     assert not study.is_complete(changed[1], before)
     assert study.table(changed, [], "0ddba11", before) == []
+
+
+def test_lines_of_another_test_set_are_measured_anew(
+    written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table has one test set; how many lines had another is told."""
+    rows = study.read("recipe", "")
+    lock = {"evaluate@attention-1": {"deps": [{"path": "data/prepared/test.jsonl", "md5": "aa"}]}}
+    measured = Snapshot(rows[1].trial.name, {}, lock, [scores("attention", 1, 23.0)])
+    files.write_csv(paths.study_table("recipe"), study.table(rows, [measured], "c0ffee", {}))
+    monkeypatch.setattr(command, "present_test_set", lambda: "aa")
+    assert study.is_complete(rows[1], command.lines_before("recipe"))
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(command, "present_test_set", lambda: "bb")
+    before = command.lines_before("recipe")
+    assert not study.is_complete(rows[1], before)
+    assert study.table(rows, [], "0ddba11", before) == []
+    assert "left out: 1 lines of" in capsys.readouterr().out
+
+
+def test_a_stale_test_set_decides_nothing(written: Path) -> None:
+    """What params.yaml asks for now may be another; else it is that of the file, or of dvc.lock in a fresh clone."""
+    files.write_text(paths.PARAMS, files.read_text(ROOT / paths.PARAMS))
+    pairs = load_params().prepare.test_pairs
+    lock = (
+        "schema: '2.0'\nstages:\n"
+        f"  prepare: {{params: {{params.yaml: {{prepare.test_pairs: {pairs}}}}}}}\n"
+        "  evaluate@plain-1: {deps: [{path: data/prepared/test.jsonl, md5: aa}]}\n"
+    )
+    files.write_text(paths.LOCK, lock)
+    assert command.present_test_set() == "aa"
+    files.write_text(paths.prepared_records("test"), "")
+    assert command.present_test_set() == hashlib.md5(b"").hexdigest()
+    for stale in (lock.replace(str(pairs), "7"), lock.replace("prepare: {", "other: {")):
+        files.write_text(paths.LOCK, stale)
+        with pytest.raises(UserError, match="`dvc repro prepare` comes first"):
+            command.present_test_set()

@@ -19,13 +19,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from nmt import files, identity, paths, tracking
+from nmt import files, identity, paths, repository, tracking
 from nmt.commands import main
 from nmt.config import load_params
 from nmt.decoding import Decoding
 from nmt.errors import UserError
 from nmt.tracking import place, spool, values
 from nmt.tracking.model import alias
+from nmt.tracking.provenance import read_checkout
 from nmt.tracking.publish import Published, find_or_create
 from nmt.tracking.registry import registry
 from nmt.tracking.result import Result
@@ -238,15 +239,19 @@ def test_a_store_that_does_not_answer_is_no_store_without_a_champion(project: Pa
     _publish()
     with registry("zh", "en") as models:
         assert models.champion() is None
-        models.crown(models.version(1))
+        models.set_champion(models.version(1))
         champion = models.champion()
+        with pytest.raises(UserError, match="nmt-zh-en has no version 7: "):
+            models.version(7)
     assert champion is not None
     assert champion.version == 1
     with sqlite3.connect("mlflow.db") as database:
         database.execute("drop table registered_model_aliases")
     database.close()
-    with registry("zh", "en") as models, pytest.raises(MlflowException, match="no such table"):
-        models.champion()
+    with registry("zh", "en") as models:
+        for ask in (models.champion, lambda: models.version(1)):
+            with pytest.raises(MlflowException, match="no such table"):
+                ask()
 
 
 @pytest.mark.parametrize("text", ["a,b\n1\n", "a,b\n1,2\n", "<<<<<<< HEAD\n=======\n>>>>>>> a,b\n"])
@@ -342,6 +347,20 @@ def test_other_bytes_under_a_finished_id_log_nothing(project: Path, caplog: pyte
     assert "delete that run" in warning
 
 
+@pytest.mark.parametrize("content", ["[]", "null", "{"])
+def test_a_damaged_result_keeps_no_other_from_its_run(project: Path, content: str) -> None:
+    """It is told, with its file; the others and the comparison are published."""
+    for variant in ("plain", "attention"):
+        make_result(variant)
+    make_comparison()
+    files.write_text(paths.training_report("plain", 1) / "summary.json", content)
+    damaged, *others = _publish(("plain", 1), ("attention", 1))
+    assert damaged.name == "plain 1"
+    assert "reports/training/plain/1/summary.json is not" in (damaged.warning or "")
+    assert [one.warning for one in others] == [None, None]
+    assert others[0].added == MODEL_PARTS
+
+
 def test_an_interrupted_call_is_made_good(project: Path) -> None:
     """Content that was logged before the tag that remembers it is not doubled."""
     make_result("plain")
@@ -406,6 +425,20 @@ def test_a_run_tells_the_commit_and_local_changes(project: Path, monkeypatch: py
     git("stash", "--quiet")
     git("apply", where)
     assert load_params().train.max_epochs == 3
+
+
+@pytest.mark.parametrize("look", [read_checkout, lambda: repository.git("status", "--porcelain")])
+def test_looking_at_the_tree_takes_no_lock(project: Path, look: Callable[[], object]) -> None:
+    """A refreshed index would be written, and the user's own `git add` refused meanwhile."""
+    git("init", "--quiet")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "All")
+    before = Path(".git/index").read_bytes()
+    os.utime(paths.PARAMS, (1, 1))
+    look()
+    assert Path(".git/index").read_bytes() == before
+    git("status", "--porcelain")
+    assert Path(".git/index").read_bytes() != before
 
 
 @pytest.mark.parametrize("dirty", [True, False])
@@ -487,7 +520,7 @@ def test_the_page_belongs_to_its_comparison(project: Path) -> None:
 
 def _train_live(updates: range) -> None:
     """What a training sends: every tenth update, and the dev loss at the end of each epoch."""
-    with tracking.live_training("plain", 1) as curves:
+    with tracking.live_training("plain", 1, identity.training_id("plain", 1)) as curves:
         for step in updates:
             curves.log(step, {"train_loss": 1.0 / step, "tokens_per_second": 1000.0})
             if step % 100 == 0:
@@ -497,7 +530,10 @@ def _train_live(updates: range) -> None:
 def test_live_curves_arrive_and_are_not_doubled(project: Path) -> None:
     """Live, resumed from an earlier update, then published: each step of each curve stands in the run once."""
     _train_live(range(10, 210, 10))
-    with contextlib.suppress(InterruptedError), tracking.live_training("plain", 1) as curves:
+    with (
+        contextlib.suppress(InterruptedError),
+        tracking.live_training("plain", 1, identity.training_id("plain", 1)) as curves,
+    ):
         for step in range(150, 260, 10):
             curves.log(step, {"train_loss": 2.0})
         raise InterruptedError
@@ -516,7 +552,7 @@ def test_live_curves_arrive_and_are_not_doubled(project: Path) -> None:
 def test_a_training_ends_with_its_files_published(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What the block wrote is in the run when it ends, and one line tells so."""
     caplog.set_level(logging.INFO)
-    with tracking.live_training("plain", 1) as curves:
+    with tracking.live_training("plain", 1, identity.training_id("plain", 1)) as curves:
         curves.log(10, {"train_loss": 1.0})
         make_training("plain")
     assert _run("plain").data.metrics["training/dev_loss"] == 2.5
@@ -630,7 +666,7 @@ def test_a_hung_server_stops_nothing(
     with _hung_server() as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         slowest = 0.0
-        with tracking.live_training("plain", 1) as curves:
+        with tracking.live_training("plain", 1, identity.training_id("plain", 1)) as curves:
             for step in range(1, 2001):
                 start = time.perf_counter()
                 curves.log(step, {"train_loss": 1.0})
@@ -686,8 +722,8 @@ SILENT = """
 import logging, sys
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 {before}
-from nmt import tracking
-with tracking.live_training("plain", 1) as curves:
+from nmt import identity, tracking
+with tracking.live_training("plain", 1, identity.training_id("plain", 1)) as curves:
     curves.log(1, {{"train_loss": 1.0}})
 tracking.publish_model("plain", 1)
 tracking.publish_comparison()

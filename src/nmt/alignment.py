@@ -75,7 +75,8 @@ def threshold_links(weights: Matrix, threshold: float) -> Links:
     return {(int(source), int(target)) for target, source in np.argwhere(weights[:, :-1] >= threshold)}
 
 
-_NEIGHBOURS = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0))
+_NEIGHBOURS = ((-1, 0), (0, -1), (1, 0), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
+"""Steps of target and source word, in the order of Koehn's own grow-diag: the diagonal ones come last."""
 
 
 def intersection(forward: Links, backward: Links) -> Links:
@@ -86,17 +87,21 @@ def intersection(forward: Links, backward: Links) -> Links:
 def grow_diag(forward: Links, backward: Links) -> Links:
     """The intersection, grown by links of either direction beside its links (Koehn, Och & Marcu 2003, section 4.4).
 
-    A neighbour, diagonal ones included, comes in if its source or its target word has no link yet; links are visited in
-    order of target, then source word, round after round until nothing comes in.
+    A neighbour, diagonal ones included, comes in if its source or its target word has no link yet. Pairs of words are
+    visited in order of target, then source word, round after round until nothing comes in; a link that has come in is
+    grown from in the same round.
     """
     found, union = forward & backward, forward | backward
     sources, targets = ({link[side] for link in found} for side in (0, 1))
+    visited = sorted(union, key=lambda link: link[::-1])
     grown = True
     while grown:
         grown = False
-        for source, target in sorted(found, key=lambda link: link[::-1]):
+        for source, target in visited:
+            if (source, target) not in found:
+                continue
             for i, j in _NEIGHBOURS:
-                link = (source + i, target + j)
+                link = (source + j, target + i)
                 if link in union and link not in found and not (link[0] in sources and link[1] in targets):
                     found.add(link)
                     sources.add(link[0])
@@ -108,14 +113,6 @@ def grow_diag(forward: Links, backward: Links) -> Links:
 def format_links(links: Links) -> str:
     """Pharaoh format: `source-target` from 0, sorted."""
     return " ".join(f"{source}-{target}" for source, target in sorted(links))
-
-
-def link_quality(links: Sequence[Links], gold: Sequence[Gold]) -> dict[str, float | None]:
-    """Precision, recall and alignment error rate over all sentences (Och & Ney 2003, section 5).
-
-    None where there is nothing to divide by.
-    """
-    return quality(link_counts(links, gold).sum(axis=0))
 
 
 def link_counts(links: Sequence[Links], gold: Sequence[Gold]) -> npt.NDArray[np.float64]:
@@ -140,7 +137,10 @@ def random_link_counts(shapes: Sequence[tuple[int, int]], gold: Sequence[Gold]) 
 
 
 def quality(totals: npt.NDArray[np.float64]) -> dict[str, float | None]:
-    """Precision, recall and alignment error rate from the sum of `link_counts`."""
+    """Precision, recall and alignment error rate from the sum of `link_counts` (Och & Ney 2003, section 5).
+
+    None where there is nothing to divide by.
+    """
     found, sure, in_sure, in_possible = totals.tolist()
     return {
         "precision": in_possible / found if found else None,

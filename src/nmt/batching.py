@@ -104,9 +104,9 @@ def _mapped(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a header is Python text: what numpy says of a damaged one has no end of kinds
         reason = " ".join(str(error).split())[:_SHOWN]
-        raise UserError(f"{path}: no readable token store ({reason}); run `dvc repro --force tokenize`") from None
+        raise UserError(f"{path}: not a readable token store ({reason}); run `dvc repro --force tokenize`") from None
     if array.dtype != dtype or array.ndim != 1:
-        raise UserError(f"{path}: no token store, but {array.dtype} {array.shape}; run `dvc repro --force tokenize`")
+        raise UserError(f"{path}: not a token store, but {array.dtype} {array.shape}; run `dvc repro --force tokenize`")
     return array
 
 

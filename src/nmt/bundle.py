@@ -97,7 +97,8 @@ def load_bundle(folder: Path, device: torch.device) -> Bundle:
     """Load and check a bundle; whatever does not fit together is a UserError."""
     if not (folder / CONFIG).is_file():
         raise UserError(
-            f"{folder} holds no model ({CONFIG} is missing); `dvc repro train` makes it, `dvc pull` fetches it"
+            f"{folder} holds no model ({CONFIG} is missing); "
+            "`make repro` makes it (or `dvc pull`, where a DVC remote is set)"
         )
     try:
         config = BundleConfig.model_validate(read_json(folder / CONFIG))

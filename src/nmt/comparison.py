@@ -179,9 +179,8 @@ def run_numbers(run: Run) -> dict[str, Any]:
 
 def tests(params: Params, sentences: Sentences, runs: Runs, words: Mapping[str, int]) -> dict[str, Any]:
     """Test each variant against the baseline: BLEU, chrF, how the gap grows with joined sentences, recall of words."""
-    settings = params.compare
-    bootstrap = Bootstrap(settings.bootstrap_samples, params.evaluate.confidence, settings.bootstrap_seed)
-    language = params.corpus.target
+    baseline, language = params.compare.baseline, params.corpus.target
+    bootstrap = scoring.bootstrap_of_tests(params)
     counts = {
         metric: {name: [count(run, sentences, metric, language) for run in several] for name, several in runs.items()}
         for metric in TESTED
@@ -194,15 +193,15 @@ def tests(params: Params, sentences: Sentences, runs: Runs, words: Mapping[str, 
     }
     return {
         name: {
-            metric: score_test(params.seeds, counts[metric][name], counts[metric][settings.baseline], bootstrap)
+            metric: score_test(params.seeds, counts[metric][name], counts[metric][baseline], bootstrap)
             for metric in TESTED
         }
         | {
-            "gap": gap_test(joined[name], joined[settings.baseline], language, bootstrap),
-            "recall": recall_tests(recalled[name], recalled[settings.baseline], bootstrap),
+            "gap": gap_test(joined[name], joined[baseline], language, bootstrap),
+            "recall": recall_tests(recalled[name], recalled[baseline], bootstrap),
         }
         for name in runs
-        if name != settings.baseline
+        if name != baseline
     }
 
 
@@ -213,8 +212,8 @@ def ensembles(
 
     A key that stands there only with ensembles leaves the comparisons of all others as they are.
     """
-    settings, language = params.compare, params.corpus.target
-    bootstrap = Bootstrap(settings.bootstrap_samples, params.evaluate.confidence, settings.bootstrap_seed)
+    language = params.corpus.target
+    bootstrap = scoring.bootstrap_of_tests(params)
     found = {
         name: {
             "models": len(one.seeds),

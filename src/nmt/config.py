@@ -305,14 +305,14 @@ class Params(Section):
         if self.compare.baseline not in self.variants:
             raise ValueError(
                 f"compare.baseline is {self.compare.baseline!r}, "
-                f"which is no key of variants: {', '.join(self.variants)}"
+                f"which is not a key of variants: {', '.join(self.variants)}"
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} names a seed twice")
         if self.model.tie_embeddings and not self.tokenize.joint:
             raise ValueError("model.tie_embeddings: source and target have other pieces; set tokenize.joint to true")
         if unknown := [name for name in self.ensembles if name not in self.variants]:
-            raise ValueError(f"ensembles: {unknown[0]!r} is no key of variants: {', '.join(self.variants)}")
+            raise ValueError(f"ensembles: {unknown[0]!r} is not a key of variants: {', '.join(self.variants)}")
         if len(set(self.ensembles)) < len(self.ensembles):
             raise ValueError(f"ensembles: {self.ensembles} names a variant twice")
         if self.ensembles and len(self.seeds) < 2:
@@ -356,12 +356,12 @@ def parse_params(values: dict[str, Any], origin: str) -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         faults = error.errors()
-        lines = [f"{origin}: {_explain(fault, values)}" for fault in faults[:_MOST_FAULTS]]
+        lines = [f"{origin}: {_explain(fault)}" for fault in faults[:_MOST_FAULTS]]
         more = len(faults) - len(lines)
         raise UserError("\n".join([*lines, *([f"{origin}: and {more} more faults"] if more else [])])) from None
 
 
-def _explain(fault: Any, values: dict[str, Any]) -> str:
+def _explain(fault: Any) -> str:
     """One fault of pydantic's list as a sentence: the key's full name and, for a wrong key, the nearest known one."""
     location = [str(part) for part in fault["loc"] if part != "[key]"]
     key = ".".join(location)

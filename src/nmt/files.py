@@ -36,8 +36,8 @@ _REMEDIES = {
     errno.ENOSPC: "make room on this disk (`dvc gc --workspace` frees what is not used now), then run again",
     errno.EDQUOT: "your quota is used up: make room, then run again",
     errno.EROFS: "the folder is read-only: mount it for writing, then run again",
-    errno.EACCES: "the right to is missing: change its owner or mode, then run again",
-    errno.EPERM: "the right to is missing: change its owner or mode, then run again",
+    errno.EACCES: "permission denied: change its owner or mode, then run again",
+    errno.EPERM: "permission denied: change its owner or mode, then run again",
     errno.ENOENT: "it is not there, or has gone: bring it back, then run again",
     errno.EFBIG: "files may not become that large here (`ulimit -f`): raise the limit, then run again",
 }
@@ -134,24 +134,24 @@ def parse_json(text: str, origin: str) -> Any:
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate could not be written again
     except json.JSONDecodeError as error:
-        raise UserError(f"{origin} is not JSON: {error}") from None
+        raise UserError(f"{origin} is not valid JSON: {error}") from None
     except UnicodeEncodeError:
-        raise UserError(f"{origin} is not JSON: it holds half a character (a lone surrogate)") from None
+        raise UserError(f"{origin} is not valid JSON: it holds half a character (a lone surrogate)") from None
     except RecursionError:
         raise UserError(f"{origin} is not JSON that can be read: it is nested too deeply") from None
     except ValueError as error:
-        raise UserError(f"{origin} is not JSON: {' '.join(str(error).split(';')[0].split())}") from None
+        raise UserError(f"{origin} is not valid JSON: {' '.join(str(error).split(';')[0].split())}") from None
     return value
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise ValueError(f"{text[:_SHOWN]} is no number that can be reckoned with")
+        raise ValueError(f"{text[:_SHOWN]} is too large a number")
     return number
 
 
@@ -230,6 +230,11 @@ def fresh_folder(path: Path, *, sealed: bool = True) -> Iterator[Path]:
 
     What git carries needs no seal: git sees each change.
     """
+    if path.is_symlink():
+        raise UserError(
+            f"{path} is a symbolic link, and a folder is to take its place: remove the link (what it leads to stays), "
+            "then run again; for room on another disk link the folder above it"
+        )
     with _refusals_told(path), _drafted(path, tempfile.mkdtemp) as draft:
         yield draft
         if sealed:
@@ -260,16 +265,26 @@ def _drafted(path: Path, make: Callable[..., Any]) -> Iterator[Path]:
     for left in path.parent.glob(f".{glob.escape(path.name)}.*{_DRAFT}"):
         with contextlib.suppress(OSError), _locked(left):
             _remove(left)
-    made = make(dir=path.parent, prefix=f".{path.name}.", suffix=_DRAFT)
-    if isinstance(made, tuple):
-        os.close(made[0])
-    draft = Path(made[1] if isinstance(made, tuple) else made)
-    try:
-        with _locked(draft):
+    with contextlib.ExitStack() as held:
+        draft = _locked_draft(path, make, held)
+        try:
             yield draft
-    except BaseException:
-        _remove(draft)
-        raise
+        except BaseException:
+            _remove(draft)
+            raise
+
+
+def _locked_draft(path: Path, make: Callable[..., Any], held: contextlib.ExitStack) -> Path:
+    """Make a draft and lock it; one that another process took for a killed one's, before it was locked, is given up."""
+    while True:
+        made = make(dir=path.parent, prefix=f".{path.name}.", suffix=_DRAFT)
+        if isinstance(made, tuple):
+            os.close(made[0])
+        draft = Path(made[1] if isinstance(made, tuple) else made)
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            held.enter_context(_locked(draft))
+            if draft.exists():
+                return draft
 
 
 def seal(folder: Path) -> None:

@@ -45,7 +45,7 @@ def parse_gold(line: str) -> Gold:
     for item in line.split():
         link = _LINK.fullmatch(item)
         if not link:
-            raise ValueError(f"{item!r} is no link: write i-j for a sure one, i-j-P for a possible one")
+            raise ValueError(f"{item!r} is not a link: write i-j for a sure one, i-j-P for a possible one")
         pair = (int(link[1]), int(link[2]))
         possible.add(pair)
         if not link[3]:
@@ -69,7 +69,7 @@ def read_gold(path: Path) -> dict[str, SpanLinks]:
         try:
             links = SpanLinks.model_validate(line)
         except ValidationError as error:
-            raise UserError(f"{path} holds a line that is no gold links: line {number}: {explain(error)}") from None
+            raise UserError(f"{path}, line {number} does not hold gold links: {explain(error)}") from None
         if links.id in found:
             raise UserError(f"{path}, line {number}: {links.id!r} is labelled twice; keep one of the lines")
         found[links.id] = links

@@ -64,11 +64,18 @@ def made_with(stages: Mapping[str, Any], params: Mapping[str, Any], variant: str
     """Whether one model's training, translations and scores were made with these parameters.
 
     An experiment that ran only some stages holds, for the others, what its commit held: files and lock entries of other
-    parameters than its own.
+    parameters than its own. Scores that the lock does not know may be of any.
     """
+    if paths.stage("evaluate", variant, seed) not in stages:
+        return False
     stages_of_scores = (stages.get(paths.stage(name, variant, seed), {}) for name in ("train", "translate", "evaluate"))
-    recorded = (stage.get("params", {}).get(paths.PARAMS.name, {}) for stage in stages_of_scores)
-    return all(_at(params, key) == value for values in recorded for key, value in values.items())
+    return all(has_params(stage, params) for stage in stages_of_scores)
+
+
+def has_params(stage: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
+    """Whether a stage last ran with these parameters."""
+    recorded = stage.get("params", {}).get(paths.PARAMS.name, {})
+    return all(_at(params, key) == value for key, value in recorded.items())
 
 
 def _at(params: Any, key: str) -> Any:

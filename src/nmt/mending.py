@@ -6,7 +6,8 @@ back from DVC's run cache, and the list is of processes that are no more.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from nmt import files, paths
 from nmt.config import parse_yaml
@@ -18,9 +19,9 @@ _BUSY = "another dvc is at work in this folder; wait for its end"
 
 def faults() -> Iterator[str]:
     """Which of the two files DVC would refuse."""
-    if paths.LOCK.exists() and not _accepted(files.read_text(paths.LOCK)):
+    if paths.LOCK.exists() and not _holds(paths.LOCK, _accepted):
         yield f"{paths.LOCK} was cut off while DVC wrote it"
-    if paths.DVC_READERS.exists() and not _is_json(files.read_text(paths.DVC_READERS)):
+    if paths.DVC_READERS.exists() and not _holds(paths.DVC_READERS, _is_mapping):
         yield f"{paths.DVC_READERS} was cut off while DVC wrote it"
 
 
@@ -54,6 +55,14 @@ def _mended(fault: str) -> str:
     return f"{fault}: removed; `dvc repro` brings all back from DVC's run cache"
 
 
+def _holds(path: Path, accepted: Callable[[str], bool]) -> bool:
+    """Whether DVC would take a file's text; what is not UTF-8 is none."""
+    try:
+        return accepted(files.read_bytes(path).decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
+
+
 def _accepted(text: str) -> bool:
     """Whether DVC would take this for a dvc.lock."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
@@ -66,9 +75,9 @@ def _accepted(text: str) -> bool:
     return True
 
 
-def _is_json(text: str) -> bool:
+def _is_mapping(text: str) -> bool:
+    """Whether DVC would take this for its list of readers and writers."""
     try:
-        json.loads(text)
+        return isinstance(json.loads(text), dict)
     except json.JSONDecodeError:
         return False
-    return True

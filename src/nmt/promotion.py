@@ -12,7 +12,7 @@ _ROUNDING = 1e-4  # recorded scores have six digits
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """A registered version with what is needed to test it."""
 
     version: int
@@ -34,24 +34,32 @@ class References:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """How the paired test is made, and the p-value that it must stay below."""
+
+    bootstrap: Bootstrap
+    p_below: float
+
+
+@dataclass(frozen=True)
 class Decision:
     """Whether the champion changes, and why."""
 
     promoted: bool
     reason: str
     effect: Effect | None = None
-    """The contender's score minus the champion's, if they were tested."""
+    """The challenger's score minus the champion's, if they were tested."""
 
 
 def decide(
-    contender: Contender, champion: Contender | None, test_set: References, metric: str, language: str, rule: "Rule"
+    challenger: Candidate, champion: Candidate | None, test_set: References, metric: str, language: str, rule: Rule
 ) -> Decision:
-    """Test the contender against the champion.
+    """Test the challenger against the champion.
 
     Raises:
         UserError: one of them was scored on another test set, or its hypotheses do not give its score.
     """
-    statistics = _counted(contender, test_set, metric, language)
+    statistics = _counted(challenger, test_set, metric, language)
     if champion is None:
         return Decision(True, "there was no champion")
     effect = paired_bootstrap([statistics], [_counted(champion, test_set, metric, language)], rule.bootstrap)
@@ -61,23 +69,15 @@ def decide(
     return Decision(False, f"not better than version {champion.version} with p < {rule.p_below}: {measured}", effect)
 
 
-@dataclass(frozen=True)
-class Rule:
-    """How the paired test is made, and the p-value that it must stay below."""
-
-    bootstrap: Bootstrap
-    p_below: float
-
-
-def _counted(contender: Contender, test_set: References, metric: str, language: str) -> scoring.Statistics:
-    """The contender's statistics, which must give the score that was recorded."""
-    name = f"version {contender.version} (result {contender.result_id})"
-    if contender.test_set != test_set.md5 or len(contender.hypotheses) != len(test_set.texts):
+def _counted(candidate: Candidate, test_set: References, metric: str, language: str) -> scoring.Statistics:
+    """The candidate's statistics, which must give the score that was recorded."""
+    name = f"version {candidate.version} (result {candidate.result_id})"
+    if candidate.test_set != test_set.md5 or len(candidate.hypotheses) != len(test_set.texts):
         raise UserError(f"{name} was scored on another test set than this folder's, so no paired test can be made")
-    statistics = scoring.statistics(scoring.METRICS[metric](language), contender.hypotheses, test_set.texts)
-    if abs(statistics.score() - contender.score) > _ROUNDING:
+    statistics = scoring.statistics(scoring.METRICS[metric](language), candidate.hypotheses, test_set.texts)
+    if abs(statistics.score() - candidate.score) > _ROUNDING:
         raise UserError(
-            f"{name} has {contender.score:.4f} {metric} on record, but its hypotheses have {statistics.score():.4f}: "
+            f"{name} has {candidate.score:.4f} {metric} on record, but its hypotheses have {statistics.score():.4f}: "
             "it was scored by other code"
         )
     return statistics

@@ -9,11 +9,13 @@ from pathlib import Path
 from nmt.errors import UserError
 
 LONGEST_REASON = 300
+GIT = ("git", "--no-optional-locks", "-c", "color.ui=false")
+"""Without the locks that git can do without: its refreshing of the index would refuse the user's own `git add`."""
 
 
 def git(*arguments: str, folder: Path | None = None, stdin: bytes | None = None) -> str:
     """Call git and return what it printed; a failure is a UserError with git's own last line."""
-    return _output(["git", "-c", "color.ui=false", *arguments], "git", arguments, folder, stdin)
+    return _output([*GIT, *arguments], "git", arguments, folder, stdin)
 
 
 def dvc(*arguments: str, folder: Path | None = None) -> str:
@@ -30,7 +32,7 @@ def show_dvc(*arguments: str, folder: Path, environment: dict[str, str]) -> None
 
 def has(*arguments: str, folder: Path | None = None) -> bool:
     """Whether a call of git succeeds."""
-    return _call(["git", *arguments], folder, None).returncode == 0
+    return _call([*GIT, *arguments], folder, None).returncode == 0
 
 
 def stage_environment() -> dict[str, str]:
@@ -76,6 +78,8 @@ def _call(command: list[str], folder: Path | None, stdin: bytes | None) -> "subp
                 **given,
             )
         except FileNotFoundError:
+            if folder is not None and not folder.is_dir():
+                raise UserError(f"the folder {folder} does not exist") from None
             raise UserError(f"{command[0]} is not installed, or not on the PATH") from None
         printed.seek(0)
         complained.seek(0)

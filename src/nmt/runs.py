@@ -106,7 +106,7 @@ def read_history(path: Path) -> list[dict[str, str]]:
     try:
         finite = all(math.isfinite(float(row[column])) for row in rows for column in columns)
     except ValueError as error:
-        raise UserError(f"{path} is no history of a training ({error}); `git restore` brings it back") from None
+        raise UserError(f"{path} is not a history of a training ({error}); `git restore` brings it back") from None
     if not finite:
         raise UserError(f"{path} holds a number that is not finite; `git restore` brings it back")
     return rows

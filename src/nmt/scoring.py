@@ -19,6 +19,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
+from nmt.config import Params
 from nmt.corpus import UNSEGMENTED
 
 Floats = npt.NDArray[np.float64]
@@ -134,6 +135,16 @@ class Bootstrap:
     def score(self, statistics: Statistics) -> Score:
         """The score of all sentences with its interval."""
         return Score(statistics.score(), *self.interval(statistics.scores(self.totals(statistics.values))))
+
+
+def bootstrap_of_scores(params: Params) -> Bootstrap:
+    """How one model's measures are resampled."""
+    return Bootstrap(params.evaluate.bootstrap_samples, params.evaluate.confidence, params.evaluate.bootstrap_seed)
+
+
+def bootstrap_of_tests(params: Params) -> Bootstrap:
+    """How differences between models are."""
+    return Bootstrap(params.compare.bootstrap_samples, params.evaluate.confidence, params.compare.bootstrap_seed)
 
 
 def statistics(metric: Metric, hypotheses: Sequence[str], references: References) -> Statistics:

@@ -45,8 +45,10 @@ class Row:
         return shlex.join(["dvc", "exp", "run", *settings, *self.trial.targets])
 
 
-def read(study: str, state: str) -> list[Row]:
+def read(study: str, state: str, ensembles: Sequence[str] = ()) -> list[Row]:
     """The rows of a study. `state` tells the trials of a changed workspace from those of the commit.
+
+    `ensembles` are those of params.yaml, which no step needs: where it has one seed they would be refused.
 
     Raises:
         UserError: there is no such study, or its file is no list of steps.
@@ -65,16 +67,17 @@ def read(study: str, state: str) -> list[Row]:
         ) from None
     if len({step.name for step in steps}) < len(steps) or not steps:
         raise UserError(f"{path}: it needs steps, and each a name of its own")
-    return list(_rows(study, steps, state))
+    return list(_rows(study, steps, state, ensembles))
 
 
-def _rows(study: str, steps: Iterable[Step], state: str) -> Iterator[Row]:
+def _rows(study: str, steps: Iterable[Step], state: str, ensembles: Sequence[str]) -> Iterator[Row]:
     overrides: dict[str, Any] = {}
     for step in steps:
         overrides = overrides | dict(leaves(step.set))
         settings = (
             *(f"{key}={value_text(value)}" for key, value in overrides.items()),
             f"seeds={value_text(step.seeds)}",
+            *(["ensembles=[]"] if ensembles and len(step.seeds) == 1 else []),
         )
         targets = tuple(paths.stage("evaluate", variant, seed) for variant in step.variants for seed in step.seeds)
         digest = hashlib.sha256(repr((settings, targets, state)).encode()).hexdigest()[:8]
@@ -86,9 +89,9 @@ Lines = Mapping[tuple[str, str], Mapping[str, Any]]
 """Lines of a table by the row's command and the variant."""
 
 
-def known(lines: Iterable[Mapping[str, Any]]) -> Lines:
-    """The lines of a table that was written before, perhaps by another clone."""
-    return {(line["command"], line["variant"]): line for line in lines}
+def known(lines: Iterable[Mapping[str, Any]], test_set: str | None) -> Lines:
+    """The lines of a table that was written before, perhaps by another clone, as far as they are on this test set."""
+    return {(line["command"], line["variant"]): line for line in lines if line["test_set"] == test_set}
 
 
 def is_complete(row: Row, lines: Lines) -> bool:

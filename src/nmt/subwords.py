@@ -92,7 +92,9 @@ class Subwords:
             subwords = cls(read_bytes(path))
             pieces = subwords.pieces(range(subwords.size))
         except (RuntimeError, UnicodeDecodeError):
-            raise UserError(f"{path} is no readable SentencePiece model (truncated?); make or fetch it again") from None
+            raise UserError(
+                f"{path} is not a readable SentencePiece model (truncated?); make or fetch it again"
+            ) from None
         if pieces[: len(SPECIAL)] != ["<pad>", "<unk>", "<s>", "</s>"]:
             raise UserError(f"{path} is a SentencePiece model of other make than ours; `dvc repro tokenize` makes one")
         return subwords

@@ -239,7 +239,7 @@ class Translator:
         config = self.bundle.config
         for number, line in enumerate(lines, start=1):
             if _HALF_CHARACTER.search(line):
-                raise UserError(f"text {number} holds half a character (a lone surrogate): it is no Unicode text")
+                raise UserError(f"text {number} holds half a character (a lone surrogate): it is not Unicode text")
         return normalise_lines(lines, getattr(config.languages, side), getattr(config.unicode, side))
 
     def _encode(self, side: Side, lines: Sequence[str]) -> list[Pieces]:

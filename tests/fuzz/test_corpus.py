@@ -195,7 +195,7 @@ def test_an_encrypted_archive_is_refused(here: Path) -> None:
     content = bytearray(WHEEL)
     for header, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.index(header) + place] |= 1
-    with pytest.raises(UserError, match=r"is no readable zip archive: .*encrypted"):
+    with pytest.raises(UserError, match=r"is not a readable zip archive: .*encrypted"):
         raise_from(here, bytes(content))
 
 

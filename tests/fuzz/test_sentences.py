@@ -13,7 +13,8 @@ from nmt.decoding import Decoding
 from nmt.errors import UserError
 from nmt.html_report import page
 from nmt.markdown import literal
-from nmt.serving.answers import answer, to_json
+from nmt.serving.answers import answer
+from nmt.serving.worker import to_json
 from nmt.translator import Translator
 from nmt.word_view import word_view
 from tests.bundles import write_bundle

@@ -45,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `nmt ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        from nmt.files import told  # not above: it imports numpy, and `nmt --help` is to come at once
+
+        if error.filename is None and error.errno is None:
+            raise
+        print(f"error: {told(error)}", file=sys.stderr)
+        return 1
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -20,7 +20,7 @@ from nmt.config import load_params
 from nmt.errors import UserError
 from nmt.gold import Gold, Links, parse_gold
 from nmt.readings import INFLUENCES, Pair
-from nmt.scoring import Bootstrap
+from nmt.scoring import Bootstrap, bootstrap_of_scores
 from nmt.segmented import known, write
 from nmt.translator import Translator
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     sources, targets = (_words(path) for path in (arguments.source, arguments.target))
     gold = read_links(arguments.gold, sources, targets)
     params = load_params()
-    bootstrap = Bootstrap(params.evaluate.bootstrap_samples, params.evaluate.confidence, params.evaluate.bootstrap_seed)
+    bootstrap = bootstrap_of_scores(params)
     threshold = params.analyze_attention.link_threshold
     pairs = read_pairs(load_chosen(arguments), sources, targets)
     links = readings.read_links(pairs, threshold)

@@ -215,6 +215,17 @@ def tracking() -> Iterator[Finding]:
         yield Finding(OK, "MLflow", f"{database or uri} answers")
 
 
+def results() -> Iterator[Finding]:
+    """Trained models, as far as a fresh clone may lack them."""
+    params = load_params()
+    models = [paths.bundle(variant, seed) for variant in params.variants for seed in params.seeds]
+    there = sum(model.is_dir() for model in models)
+    if there:
+        yield Finding(OK, "results", f"{there} of {len(models)} models of {paths.PARAMS} are trained")
+    else:
+        yield Finding(NOTE, "results", "none yet; `make repro` makes them")
+
+
 def accelerator() -> Iterator[Finding]:
     """The GPU that torch sees, and one that it does not see."""
     if importlib.util.find_spec("torch") is None:
@@ -296,6 +307,7 @@ CHECKS: tuple[Check, ...] = (
     inputs,
     remote,
     tracking,
+    results,
     accelerator,
     kernels,
     disk,

@@ -9,7 +9,7 @@ from nmt.files import read_text, write_text
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
-    parser = subparsers.add_parser("preset", help="set params.yaml to a known recipe; without a name, list them")
+    parser = subparsers.add_parser("preset", description="set params.yaml to a known recipe; without NAME, list them")
     parser.add_argument("name", nargs="?", metavar="NAME")
     parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
     parser.set_defaults(run=run)

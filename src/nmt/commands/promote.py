@@ -19,7 +19,7 @@ from nmt.errors import UserError
 from nmt.files import parse_csv, read_text, write_csv
 from nmt.promotion import Decision, References, Rule, decide
 from nmt.repository import dvc, git
-from nmt.scoring import Bootstrap
+from nmt.scoring import bootstrap_of_tests
 from nmt.tracking.registry import Registry, registry
 from nmt.tracking.result import Result
 
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         models.write(version, entry.tags(), entry.sentence())
         write_csv(paths.PROMOTIONS, [*log, entry.row])
         if decision.promoted:
-            models.crown(version)
+            models.set_champion(version)
     _commit(entry)
     print(entry.sentence())
     return int(not decision.promoted)
@@ -99,15 +99,14 @@ def _tested(models: Registry, version: Any, champion: Any | None, params: Params
             f"{paths.PARAMS}: with compare.bootstrap_samples {settings.bootstrap_samples} no p-value can be below "
             f"promote.p_below {params.promote.p_below}; raise the first"
         )
-    bootstrap = Bootstrap(settings.bootstrap_samples, params.evaluate.confidence, settings.bootstrap_seed)
     records = testset.present(paths.prepared_records("test"), "prepare")
     return decide(
-        models.contender(version, metric),
-        None if champion is None else models.contender(champion, metric),
+        models.candidate(version, metric),
+        None if champion is None else models.candidate(champion, metric),
         References(lockfile.file_md5(records), testset.read_sentences().references),
         metric,
         params.corpus.target,
-        Rule(bootstrap, params.promote.p_below),
+        Rule(bootstrap_of_tests(params), params.promote.p_below),
     )
 
 

@@ -13,7 +13,7 @@ README = Path("README.md")
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
-    parser = subparsers.add_parser("readme", help="bring the README's result table up to date")
+    parser = subparsers.add_parser("readme", description="bring the README's result table up to date")
     parser.set_defaults(run=run)
 
 

@@ -1,11 +1,12 @@
-"""Answer requests for translations over HTTP, with a page to try them.
+r"""Answer requests for translations over HTTP, with a page to try them.
 
 The page is at /, POST /translate takes and gives JSON, /version says which model answers, /health whether it can, and
 /openapi.json describes all of it. Sentences of requests that come at the same time are translated together. Only this
 machine is answered unless --host says otherwise; Ctrl-C or SIGTERM ends it once running requests are answered.
 
     nmt serve &
-    curl -s localhost:8000/translate -H 'Content-Type: application/json' -d '{"source": ["谢谢。"]}'
+    curl -s --retry 60 --retry-connrefused --retry-delay 1 localhost:8000/translate \
+        -H 'Content-Type: application/json' -d '{"source": ["谢谢。"]}'
 """
 
 import argparse
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from nmt.commands.model_choice import add_model_options, chosen
-from nmt.commands.numbers import between, places, port, positive
+from nmt.commands.numbers import beam_size, between, port, positive
 
 if TYPE_CHECKING:
     _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -58,7 +59,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     add("--max-queue", type=positive, metavar="N", default=256, help="sentences that wait (default: %(default)s)")
     add("--max-lines", type=positive, metavar="N", default=32, help="sources of a request (default: %(default)s)")
     add("--max-characters", type=positive, metavar="N", default=1000, help="of all its sources (default: %(default)s)")
-    add("--max-beam", type=places, metavar="N", default=10, help="places in the beam (default: %(default)s)")
+    add("--max-beam", type=beam_size, metavar="N", default=10, help="beam size of a request (default: %(default)s)")
     add("--max-body", type=positive, metavar="N", default=65536, help="bytes of a request (default: %(default)s)")
     add("--timeout", type=between(0.1, 3600), metavar="S", default=30.0, help="seconds until a request is given up, "
         "with 504 (default: %(default)g)")  # fmt: skip

@@ -4,18 +4,19 @@ reports/experiments/NAME/study.yaml lists the steps. Each becomes a DVC experime
 and evaluates only the models that the step names. A second call goes on where the first was interrupted. The table and
 its chart are written beside the list, in git; `dvc repro` puts those of the study `ingredients` into the report page.
 
-A line of that table counts as done wherever it was measured, as long as its command stays the same: a study may take
-several days and machines, and a step that is added costs only its own training. The line names the commit it is from;
---again measures all at the present one.
+A line of that table counts as done wherever it was measured, as long as its command and the test set stay the same: a
+study may take several days and machines, and a step that is added costs only its own training. The line names the
+commit it is from; --again measures all at the present one.
 """
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nmt import paths, plots, study, study_table
+from nmt import lockfile, paths, plots, study, study_table
 from nmt.commands.trials import add_jobs, carry_out
+from nmt.config import load_params
 from nmt.errors import UserError
-from nmt.files import read_csv, write_csv, write_text
+from nmt.files import read_csv, read_text, write_csv, write_text
 from nmt.repository import git
 from nmt.tracking.provenance import local_changes
 
@@ -35,11 +36,11 @@ def register(subparsers: "_Subparsers") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train what is missing, check, and write the table."""
-    rows = study.read(arguments.name, local_changes())
+    rows = study.read(arguments.name, local_changes(), load_params().ensembles)
     if arguments.dry_run:
         print("\n".join(f"# {row.step.name}\n{row.command}" for row in rows))
         return 0
-    before = study.known([] if arguments.again else written_lines(arguments.name))
+    before = {} if arguments.again else lines_before(arguments.name)
     outcome = carry_out([row.trial for row in rows if not study.is_complete(row, before)], arguments.jobs)
     for fault in outcome.faults:
         print(fault)
@@ -55,7 +56,27 @@ def run(arguments: argparse.Namespace) -> int:
     return int(bool(outcome.faults))
 
 
-def written_lines(name: str) -> list[dict[str, Any]]:
-    """The study's table as it stands in the working tree."""
+def lines_before(name: str) -> study.Lines:
+    """The study's table as it stands in the working tree, without what was measured on another test set."""
     path = paths.study_table(name)
-    return study_table.from_csv(read_csv(path)) if path.exists() else []
+    written = study_table.from_csv(read_csv(path, study_table.COLUMNS)) if path.exists() else []
+    own = present_test_set() if written else None
+    if others := sum(line["test_set"] != own for line in written):
+        print(f"left out: {others} lines of {path} on another test set; they are measured anew")
+    return study.known(written, own)
+
+
+def present_test_set() -> str | None:
+    """The md5 of the test set that this workspace's trials have; where the file is not here, dvc.lock knows it.
+
+    Raises:
+        UserError: it was made with other parameters.
+    """
+    params, stages = load_params(), lockfile.parse(read_text(paths.LOCK))
+    if "prepare" not in stages or not lockfile.has_params(stages["prepare"], params.model_dump()):
+        raise UserError("the test set is not that of the present parameters; `dvc repro prepare` comes first")
+    records = paths.prepared_records("test")
+    if records.exists():
+        return lockfile.file_md5(records)
+    known = (lockfile.test_set(stages, variant, seed) for variant in params.variants for seed in params.seeds)
+    return next(filter(None, known), None)

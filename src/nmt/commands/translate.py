@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from nmt.commands.lines import blocks, file_lines, standard_input
 from nmt.commands.model_choice import add_ensemble_option, add_model_options, load_chosen
-from nmt.commands.numbers import places
+from nmt.commands.numbers import beam_size
 from nmt.errors import UserError
 from nmt.translation import Hypothesis, Translation
 from nmt.word_view import word_view
@@ -33,8 +33,8 @@ def register(subparsers: "_Subparsers") -> None:
     )
     parser.add_argument("lines", nargs="*", metavar="LINE", help="what to translate (default: standard input)")
     parser.add_argument("--file", type=Path, metavar="F", help="translate the lines of this file")
-    parser.add_argument("--beam", type=places, metavar="K", help="places in the beam; 1 is greedy search")
-    parser.add_argument("--n-best", type=places, metavar="N", help="show the N best translations, with scores")
+    parser.add_argument("--beam", type=beam_size, metavar="K", help="beam size; 1 is greedy search")
+    parser.add_argument("--n-best", type=beam_size, metavar="N", help="show the N best translations, with scores")
     parser.add_argument("--prefix", default="", metavar="TEXT", help="make every translation begin like this")
     parser.add_argument("--attention", action="store_true", help="show which source word each word looked at most")
     add_model_options(parser)

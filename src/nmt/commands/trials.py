@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nmt import experiments, tracking
+from nmt.commands.numbers import positive
 from nmt.errors import UserError
 from nmt.experiments import DONE, FAILED, MISSING, Trial
 from nmt.leaderboard import Snapshot
@@ -28,7 +29,7 @@ class Outcome:
 
 def add_jobs(parser: argparse.ArgumentParser) -> None:
     """Add the option that says how many run at the same time."""
-    parser.add_argument("--jobs", type=_positive, help="trials at the same time (default: as many as there are cores)")
+    parser.add_argument("--jobs", type=positive, help="trials at the same time (default: as many as there are cores)")
 
 
 def carry_out(trials: Sequence[Trial], jobs: int | None) -> Outcome:
@@ -41,9 +42,7 @@ def carry_out(trials: Sequence[Trial], jobs: int | None) -> Outcome:
         experiments.start_workers(min(jobs, len(trials)))
     after = experiments.wait(trials, jobs, Progress())
     snapshots = _snapshots(trials)
-    return Outcome(
-        snapshots, list(after.values()).count(DONE), [*_unfinished(trials, after), *_untracked(trials, snapshots)]
-    )
+    return Outcome(snapshots, list(after.values()).count(DONE), [*_unfinished(trials, after), *_untracked(snapshots)])
 
 
 class Progress:
@@ -78,7 +77,7 @@ def _unfinished(trials: Sequence[Trial], states: dict[str, str]) -> list[str]:
     ]
 
 
-def _untracked(trials: Sequence[Trial], snapshots: Sequence[Snapshot]) -> list[str]:
+def _untracked(snapshots: Sequence[Snapshot]) -> list[str]:
     """What to do about experiments that lack a run of one of their results."""
     results = {snapshot.name: {str(one["result_id"]) for one in snapshot.scores} for snapshot in snapshots}
     wanted = set[str]().union(*results.values())
@@ -98,9 +97,3 @@ def _snapshots(trials: Sequence[Trial]) -> list[Snapshot]:
     """The results of the trials that are experiments of the present commit."""
     names, head = {trial.name for trial in trials}, git("rev-parse", "HEAD").strip()
     return of_experiments(one for one in experiments.finished() if one.name in names and one.baseline == head)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text} is no number of jobs")
-    return int(text)

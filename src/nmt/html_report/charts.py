@@ -105,7 +105,7 @@ def _inline(svg: bytes) -> str:
         element.tag = element.tag.rpartition("}")[2]
         for attribute, value in list(element.attrib.items()):
             del element.attrib[attribute]
-            element.attrib.update(_attributes(element.tag, attribute.rpartition("}")[2], value))
+            element.attrib.update(_attributes(attribute.rpartition("}")[2], value))
     for extra in [child for child in root if child.tag in ("metadata", "defs")]:
         root.remove(extra)
     _drop_unused_ids(root)
@@ -113,7 +113,7 @@ def _inline(svg: bytes) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _attributes(tag: str, name: str, value: str) -> dict[str, str]:
+def _attributes(name: str, value: str) -> dict[str, str]:
     """What an attribute of matplotlib's becomes on the page."""
     if name == "style":
         pairs = [[part.strip() for part in pair.split(":", 1)] for pair in value.split(";") if pair.strip()]

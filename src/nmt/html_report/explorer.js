@@ -9,7 +9,7 @@
   const PAGE = 40; // sentences added to the list at a time
   const PRINTED = { attention: 0.095, erasure: 0.5, gradient: 0.5 }; // smaller numbers stay off the heatmaps
   const MAPS = {
-    attention: ["Attention", "where it looked when it wrote the word, in percent"],
+    attention: ["Attention", "attention weights when it wrote the word, in percent"],
     erasure: ["Erasure", "by how many nats the word’s log-probability falls without the source word"],
     gradient: ["Gradient × input", "the first-order guess of the same fall, in nats"],
   };
@@ -67,7 +67,7 @@
     const measures = [
       ["chrf", "chrF"],
       ["score", "score"],
-      ["entropy", "entropy of its looks"],
+      ["entropy", "entropy of its attention weights"],
     ];
     models.forEach((model, m) => {
       for (const [key, name] of measures) {
@@ -77,7 +77,7 @@
       }
       if (sentences.some((sentence) => sentence.models[m].lost)) {
         const value = (sentence) => (sentence.models[m].lost ? 0 : 1);
-        found.push({ label: `first where looks and translation both fail, ${model.name}`, value });
+        found.push({ label: `first where attention and translation both fail, ${model.name}`, value });
       }
     });
     const baseline = models.findIndex((model) => model.name === report.baseline);

@@ -180,7 +180,7 @@ AGREEMENTS = {"tau": "rank correlation", "top": "same word first"}
 
 
 def influence(reports: Mapping[str, Mapped]) -> Table | None:
-    """Return how far looks, erasure and gradient agree on the source words of the hypotheses."""
+    """Return how far attention, erasure and gradient agree on the source words of the hypotheses."""
     measured = {name: report["hypotheses"] for name, report in reports.items() if report["hypotheses"]}
     pairs = dict.fromkeys(pair for report in measured.values() for pair in report)
     rows = [
@@ -203,11 +203,11 @@ ABLATIONS = {
     "shifted": "the weights fall one position too late",
     "frozen": "the encoder's last state at every step",
 }
-"""What is done to looks, by its name in the scores."""
+"""What is done to attention weights, by its name in the scores."""
 
 
 def ablations(scores: Mapping[str, Mapped]) -> Table | None:
-    """Return BLEU of models whose looks were tampered with when they translated, beside BLEU as they are."""
+    """Return BLEU of models whose attention weights were tampered with while they translated, beside the others."""
     tampered = {name: report["ablations"] for name, report in scores.items() if report.get("ablations")}
     if not tampered:
         return None
@@ -225,13 +225,13 @@ def _scored(score: Mapped | None, key: str) -> Cell:
 
 
 STATISTICS = {
-    "entropy_normalised": "how spread out a look is; 0: one word, 1: all words alike",
-    "max_weight": "share of a look that its first word gets",
+    "entropy_normalised": "how spread out a word's attention weights are; 0: one source word, 1: all alike",
+    "max_weight": "the largest attention weight of a word",
     "eos_mass": "share that rests on the end of the source",
     "punctuation_mass": "share that rests on marks and symbols",
-    "never_looked_at": "share of source words that no target word looks at",
+    "never_looked_at": "share of source words that no target word gives a weight of note",
     "monotonicity": "1: in the source's order, 0: in none",
-    "backward_jumps": "share of looks that go back in the source",
+    "backward_jumps": "share of steps in which the attention goes back in the source",
 }
 """Names in `summary.json` that the page shows, and what they mean."""
 

@@ -1,4 +1,4 @@
-"""The picture at the top of the page: two rows of words, and between them the looks of one translation."""
+"""The picture at the top of the page: two rows of words, and between them the attention weights of one translation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from nmt.html_report.explorer import Shown, Words
 
 _WORDS = range(4, 8)  # of a sentence that fits, on either side
 _LONGEST = 9  # letters of a word that fits
-_FAINT = 0.04  # a weaker look is not drawn
+_FAINT = 0.04  # a smaller weight is not drawn
 _WIDTH, _HEIGHT = 460, 240
 _TOP, _BOTTOM = 44, 186  # where lines begin and end
 
@@ -47,7 +47,7 @@ class Weave:
 
 
 def weave(models: Sequence[Shown], at_most: int) -> Weave | None:
-    """Draw the first sentence that fits and whose looks cross; None where no model attends or no sentence fits.
+    """Draw the first sentence that fits and whose lines cross; None where no model attends or no sentence fits.
 
     How good the translation is plays no part in choosing.
     """
@@ -59,7 +59,7 @@ def weave(models: Sequence[Shown], at_most: int) -> Weave | None:
 
 
 def fits(words: Words) -> bool:
-    """Whether both rows are short enough, and whether some look goes back behind the one before it."""
+    """Whether both rows are short enough, and whether the attention goes back somewhere."""
     sides = words["source"], words["target"]
     if any(len(side) not in _WORDS or max(map(len, side)) > _LONGEST for side in sides):
         return False
@@ -68,12 +68,12 @@ def fits(words: Words) -> bool:
 
 
 def drawn(model: str, words: Words) -> Weave:
-    """Place words at even steps, and a curve for every look that can be seen."""
+    """Place words at even steps, and a curve for every weight that can be seen."""
     source, target = (placed(words[side]) for side in ("source", "target"))
-    looks: npt.NDArray[np.float64] = np.asarray(words["attention"])[:, :-1]
+    weights: npt.NDArray[np.float64] = np.asarray(words["attention"])[:, :-1]
     threads = [
-        Thread(curve(target[t].x, source[s].x), round(float(looks[t, s]), 2))
-        for t, s in np.argwhere(looks >= _FAINT).tolist()
+        Thread(curve(target[t].x, source[s].x), round(float(weights[t, s]), 2))
+        for t, s in np.argwhere(weights >= _FAINT).tolist()
     ]
     return Weave(words["id"], model, source, target, sorted(threads, key=lambda thread: thread.weight))
 

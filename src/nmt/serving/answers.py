@@ -1,6 +1,5 @@
 """Translations as JSON: text, score, and attention between words."""
 
-import json
 from typing import Any
 
 from nmt.bundle import Languages
@@ -25,11 +24,6 @@ def answer(translation: Translation, languages: Languages, *, with_attention: bo
         weights = None if view.weights is None else view.weights.round(_DIGITS).tolist()
         hypotheses.append({**_text(hypothesis), "words": view.target, "attention": weights})
     return {"source": {"text": views[0].text, "words": views[0].source}, "hypotheses": hypotheses}
-
-
-def to_json(content: object) -> bytes:
-    """UTF-8, as small as it gets; a number that JSON does not know is an error of ours."""
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _text(hypothesis: Hypothesis) -> dict[str, Any]:

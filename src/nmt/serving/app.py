@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import nmt
 from nmt.serving.batcher import Batcher, Busy
 from nmt.serving.request import Limits, Question, read_question
-from nmt.serving.worker import Answer, Failure, Search
+from nmt.serving.worker import Answer, Failure, Search, to_json
 
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
@@ -38,12 +38,12 @@ _UNKNOWN_HOST = "this server does not answer to that host name; `nmt serve --all
 
 
 class Json(Response):
-    """JSON as UTF-8; numbers that JSON does not know are an error of ours."""
+    """JSON as all that we answer."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return to_json(content)
 
 
 def build(batcher: Batcher, about: dict[str, Any], limits: Limits, hosts: Collection[str], seconds: float) -> ASGIApp:
@@ -117,7 +117,7 @@ def _search(question: Question, beam_size: int) -> Search:
     """How to search; 422 if the beam does not hold what is asked for."""
     search = Search(question.beam_size or beam_size, question.n_best, question.attention)
     if search.n_best > search.beam_size:
-        raise HTTPException(422, f"n_best: {search.n_best} translations need a beam_size of at least as many places")
+        raise HTTPException(422, f"n_best: {search.n_best} may not exceed beam_size, which is {search.beam_size}")
     return search
 
 

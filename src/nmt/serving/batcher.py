@@ -130,19 +130,27 @@ class Batcher:
                         batch = await self._next_batch()
             except TimeoutError:
                 continue
-            except UserError as error:
-                log.error("%s", error)
+            except Exception as error:
+                log.error("%s", error, exc_info=not isinstance(error, UserError))
                 await asyncio.sleep(_LOOK_AFTER)
                 continue
             begin = loop.time()
-            sources, search = [job.source for job in batch], batch[0].search
-            answers = await loop.run_in_executor(self._threads, worker.translate, sources, search, self.sizes.seconds)
+            answers = await loop.run_in_executor(self._threads, self._answers, worker, batch)
             self.counts.batches += 1
             self.counts.sentences += len(batch)
             self.counts.busy += loop.time() - begin
             for job, answer in zip(batch, answers, strict=True):
                 if not job.answer.done():
                     job.answer.set_result(answer)
+
+    def _answers(self, worker: Worker, batch: Sequence[_Job]) -> Sequence[Answer | Failure]:
+        """An answer for each; a fault of ours costs this batch and the worker's process, and not the worker."""
+        try:
+            return worker.translate([job.source for job in batch], batch[0].search, self.sizes.seconds)
+        except Exception:
+            log.exception("a batch cannot be translated")
+            worker.stop()
+            return [Failure("this cannot be translated: an error of the program, which is in its log")] * len(batch)
 
     async def _next_batch(self) -> list[_Job]:
         """The oldest sentence and those that go with it, once they are many enough or it has waited long enough."""

@@ -19,7 +19,7 @@ class Question(BaseModel):
     source: Annotated[list[str], Field(min_length=1)]
     """Sentences, or longer texts without line breaks."""
     beam_size: Annotated[int, Field(gt=0)] | None = None
-    """Places in the beam; 1 is greedy search. Without it, the model's own setting."""
+    """Beam size; 1 is greedy search. Without it, the model's own setting."""
     n_best: Annotated[int, Field(gt=0)] = 1
     """Translations of each source."""
     attention: bool = True
@@ -74,10 +74,10 @@ async def _read_body(request: Request, limit: int) -> bytes:
 
 
 def _refusal(error: ValidationError) -> HTTPException:
-    """400 for what is no JSON, 422 for JSON of another form; the first fault is told."""
+    """400 for what is not JSON, 422 for JSON of another form; the first fault is told."""
     fault: Any = error.errors(include_url=False, include_input=False)[0]
     if fault["type"] == "json_invalid":
-        return HTTPException(400, f"the body is no JSON: {_short(fault['msg'].partition(': ')[2])}")
+        return HTTPException(400, f"the body is not valid JSON: {_short(fault['msg'].partition(': ')[2])}")
     place = ".".join(map(str, fault["loc"]))
     return HTTPException(
         422, f"{_short(place)}: {_short(fault['msg'])}" if place else f"the body: {_short(fault['msg'])}"
@@ -96,7 +96,7 @@ def _check(question: Question, limits: Limits) -> None:
     if characters > limits.characters:
         raise HTTPException(422, f"source: {characters:,} characters; at most {limits.characters:,} go in a request")
     if (question.beam_size or 0) > limits.beam_size:
-        raise HTTPException(422, f"beam_size: at most {limits.beam_size} places are allowed")
+        raise HTTPException(422, f"beam_size: at most {limits.beam_size} is allowed")
     for i, line in enumerate(question.source):
         for place, character in enumerate(line):
             if unicodedata.category(character) == "Cc" and character != "\t":

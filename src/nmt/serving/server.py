@@ -50,7 +50,7 @@ class Protocol(H11Protocol):
             self._relax()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "this is no HTTP request that can be read", [])
+        self._refuse(400, "this is not an HTTP request that can be read", [])
 
     def _expect(self) -> None:
         if self._deadline is None:

@@ -5,6 +5,7 @@ Threads would share Python's lock: two of them translate hardly more than one.
 
 import contextlib
 import hashlib
+import json
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -185,8 +186,13 @@ def _attempt(translator: "Translator", sources: list[str], search: Search) -> li
 
 def translate(translator: "Translator", sources: list[str], search: Search) -> list[Answer]:
     """What goes out for each source."""
-    from nmt.serving.answers import answer, to_json  # not above: it imports torch, which the parent can do without
+    from nmt.serving.answers import answer  # not above: it imports torch, which the parent can do without
 
     languages = translator.bundle.config.languages
     found = translator.translate(sources, beam_size=search.beam_size, n_best=search.n_best)
     return [to_json(answer(translation, languages, with_attention=search.attention)) for translation in found]
+
+
+def to_json(content: object) -> bytes:
+    """UTF-8, as small as it gets; a number that JSON does not know is an error of ours."""
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

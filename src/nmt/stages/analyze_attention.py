@@ -56,7 +56,7 @@ def main(variant: str, seed: int) -> None:
 def summarise(decoded: dict[str, Decodings], records: Records, params: Params, kind: str) -> dict[str, Any]:
     """All statistics but those of single sentences; `kind` is the model's attention."""
     settings = params.analyze_attention
-    bootstrap = Bootstrap(params.evaluate.bootstrap_samples, params.evaluate.confidence, params.evaluate.bootstrap_seed)
+    bootstrap = scoring.bootstrap_of_scores(params)
     labelled = gold_pairs(decoded["references"], records, params.corpus, params.prepare.unicode)
     return {
         "text": text_summary(decoded),

@@ -22,23 +22,29 @@ def main(variant: str, seed: int) -> None:
     sentences = testset.read_sentences()
     translations = testset.read_translations(variant, seed, sentences)
     training_id = testset.read_training(variant, seed)["training_id"]
+    bootstrap = scoring.bootstrap_of_scores(params)
     report = {
         "result_id": identity.result_id(training_id, params),
         "variant": variant,
         "seed": seed,
         "attention": params.variant(variant).attention,
         "sentences": len(sentences),
-        **scores(sentences, translations, params.corpus, params.evaluate),
-        "by_frequency": recall(sentences, translations, params.corpus.target, params.evaluate),
+        **scores(sentences, translations, params.corpus, params.evaluate, bootstrap),
+        "by_frequency": recall(sentences, translations, params.corpus.target, params.evaluate, bootstrap),
     }
     write_json(paths.scores(variant, seed), scoring.rounded(report))
     tracking.publish_model(variant, seed)
 
 
-def scores(sentences: Sentences, translations: Translations, corpus: Corpus, evaluate: Evaluate) -> dict[str, Any]:
+def scores(
+    sentences: Sentences,
+    translations: Translations,
+    corpus: Corpus,
+    evaluate: Evaluate,
+    bootstrap: scoring.Bootstrap,
+) -> dict[str, Any]:
     """Return all scores of a report, by name."""
     hypotheses, references = translations.hypotheses, sentences.references
-    bootstrap = scoring.Bootstrap(evaluate.bootstrap_samples, evaluate.confidence, evaluate.bootstrap_seed)
     counts = {
         name: scoring.statistics(metric(corpus.target), hypotheses, references)
         for name, metric in scoring.METRICS.items()
@@ -67,10 +73,13 @@ def ablations(
 
 
 def recall(
-    sentences: Sentences, translations: Translations, language: str, evaluate: Evaluate
+    sentences: Sentences,
+    translations: Translations,
+    language: str,
+    evaluate: Evaluate,
+    bootstrap: scoring.Bootstrap,
 ) -> list[dict[str, float | int | None]]:
     """Return the share of the own references' words that the hypotheses have, by their frequency in training."""
-    bootstrap = scoring.Bootstrap(evaluate.bootstrap_samples, evaluate.confidence, evaluate.bootstrap_seed)
     counts = frequency.word_counts(each_line(paths.prepared_text("train", "target")), language)
     own = [references[0] for references in sentences.references]
     table = frequency.recalled(translations.hypotheses, own, counts, evaluate.frequency_classes, language)

@@ -19,14 +19,15 @@ def main(variant: str) -> None:
     sentences = testset.read_sentences()
     translations = testset.read_translations(variant, paths.ENSEMBLE, sentences)
     trained = [testset.read_training(variant, seed)["training_id"] for seed in params.seeds]
+    bootstrap = scoring.bootstrap_of_scores(params)
     report = {
         "result_ids": [identity.result_id(one, params) for one in trained],
         "variant": variant,
         "seeds": list(params.seeds),
         "attention": params.variant(variant).attention,
         "sentences": len(sentences),
-        **scores(sentences, translations, params.corpus, params.evaluate),
-        "by_frequency": recall(sentences, translations, params.corpus.target, params.evaluate),
+        **scores(sentences, translations, params.corpus, params.evaluate, bootstrap),
+        "by_frequency": recall(sentences, translations, params.corpus.target, params.evaluate, bootstrap),
     }
     write_json(paths.scores(variant, paths.ENSEMBLE), scoring.rounded(report))
 

@@ -79,7 +79,7 @@ def lead(trainer: Trainer, params: Params, variant: str, seed: int, runtime: Res
     with (
         unfinished.work("train", training_id) as state,
         alone_on_gpu(runtime.device, workspace() / paths.STATE, int(trainer.team.size == 1)),
-        tracking.live_training(variant, seed) as live,
+        tracking.live_training(variant, seed, training_id) as live,
     ):
         train(trainer, state, origin(training_id, runtime), live, f"{variant}-{seed}")
         write_outputs(trainer, params, variant, seed, runtime, training_id)

@@ -13,7 +13,7 @@ from nmt.errors import UserError, without_secrets
 from nmt.tracking import place
 from nmt.tracking.parts import CHANGES
 from nmt.tracking.publish import one_line
-from nmt.tracking.store import open_client
+from nmt.tracking.store import existing_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -84,7 +84,7 @@ def origin(name: str) -> Origin:
         run = _find(client, name)
         tags, own = run.data.tags, run.info.run_name
         if tags.get("kind") != "model":
-            raise UserError(f"{own} is no run of a model; name one that `dvc exp show` or `nmt leaderboard` lists")
+            raise UserError(f"{own} is not a run of a model; name one that `dvc exp show` or `nmt leaderboard` lists")
         if "git.commit" not in tags:
             raise UserError(f"{own} was made outside git: nobody knows from which code")
         names = {entry.path for entry in client.list_artifacts(run.info.run_id)}
@@ -128,10 +128,7 @@ def existing_store() -> "Iterator[MlflowClient]":
     """
     if reason := place.switched_off():
         raise UserError(f"tracking: {reason}")
-    where = place.tracking_uri()
-    if (database := place.sqlite_file(where)) and not database.exists():
-        raise UserError(f"{database} does not exist; `nmt publish` makes it, or set MLFLOW_TRACKING_URI")
-    client = open_client(where)
+    where, client = place.tracking_uri(), existing_client()
     from mlflow.exceptions import MlflowException
 
     try:
@@ -143,7 +140,7 @@ def existing_store() -> "Iterator[MlflowClient]":
 def _find(client: "MlflowClient", name: str) -> "Run":
     """The one run that goes by that name."""
     if not _NAME.fullmatch(name):
-        raise UserError(f"{name!r} is no result's id and no run's name")
+        raise UserError(f"{name!r} is neither a result's id nor a run's name")
     queries = [f"attributes.run_id = '{name}'", f"attributes.run_name = '{name}'"]
     if len(name) >= _SHORTEST_ID:
         queries.append(f"tags.result_id LIKE '{name}%'")

@@ -18,7 +18,7 @@ from nmt.errors import UserError
 from nmt.tracking import place
 from nmt.tracking.card import model_card
 from nmt.tracking.result import Result
-from nmt.tracking.store import Store, open_client
+from nmt.tracking.store import Store, existing_client
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -60,10 +60,7 @@ def download_bundle(uri: str) -> Path:
         raise UserError(f"{uri} names no model; write models:/NAME@ALIAS or models:/NAME/VERSION")
     if importlib.util.find_spec("mlflow") is None:
         raise UserError(f"{uri}: mlflow is not installed; install it, or name a bundle's folder instead")
-    where = place.tracking_uri()
-    if (database := place.sqlite_file(where)) and not database.exists():
-        raise UserError(f"{uri}: {database} does not exist; `nmt publish` makes it, or set MLFLOW_TRACKING_URI")
-    client = open_client(where)
+    where, client = place.tracking_uri(), existing_client()
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 

@@ -84,7 +84,7 @@ def _git(*arguments: str) -> str | None:
 
 def _git_bytes(*arguments: str, index: Path | None = None) -> bytes | None:
     environment = os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {})
-    command = ["git", "-c", "color.ui=false", *arguments]
+    command = ["git", "--no-optional-locks", "-c", "color.ui=false", *arguments]  # never in the way of the user's git
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=30, env=environment)
     except (OSError, subprocess.TimeoutExpired):

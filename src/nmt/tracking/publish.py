@@ -44,8 +44,13 @@ def publish_all(models: Iterable[tuple[str, int]]) -> Iterator[Published]:
     if reason := place.switched_off():
         raise place.Unavailable(f"tracking: {reason}")
     for variant, seed in models:
-        with _failures_told():
-            published = published_model(variant, seed)
+        try:
+            with _failures_told():
+                published = published_model(variant, seed)
+        except place.Unavailable:
+            raise
+        except UserError as error:  # one damaged result keeps no other from its run
+            published = Published(f"{variant} {seed}", warning=str(error))
         yield published
     with _failures_told():
         comparison = published_comparison()

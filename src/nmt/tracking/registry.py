@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmt import lockfile, paths
 from nmt.errors import UserError
-from nmt.promotion import Contender
+from nmt.promotion import Candidate
 from nmt.tracking.links import artifact, existing_store
 from nmt.tracking.model import CHAMPION, registered_name
 from nmt.tracking.parts import HYPOTHESES
@@ -46,7 +46,7 @@ class Registry:
                 return None
             raise  # a store that does not answer has said nothing of a champion
 
-    def contender(self, version: Any, metric: str) -> Contender:
+    def candidate(self, version: Any, metric: str) -> Candidate:
         """What a test of this version needs, out of its run."""
         run = self.client.get_run(version.run_id)
         score, tags = run.data.metrics.get(f"scores/{metric}.score"), run.data.tags
@@ -61,7 +61,7 @@ class Registry:
             )
         lock = artifact(self.client, run.info.run_id, paths.LOCK.name).decode("utf-8")
         hypotheses = artifact(self.client, run.info.run_id, f"scores/{HYPOTHESES}").decode("utf-8")
-        return Contender(
+        return Candidate(
             version=int(version.version),
             result_id=tags["result_id"],
             score=score,
@@ -82,7 +82,7 @@ class Registry:
         heading = "" if _HEADING in card else f"\n{_HEADING}\n\n"
         self.client.update_model_version(self.name, version.version, f"{card}{heading}- {sentence}\n")
 
-    def crown(self, version: Any) -> None:
+    def set_champion(self, version: Any) -> None:
         """Move the alias."""
         self.client.set_registered_model_alias(self.name, CHAMPION, version.version)
 
@@ -92,6 +92,8 @@ class Registry:
         try:
             return ask()
         except MlflowException as error:
+            if error.error_code not in _NONE_THERE:
+                raise
             raise UserError(f"{self.name} has no {what}: {next(iter(str(error).splitlines()), '')}") from None
 
 

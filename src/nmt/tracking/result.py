@@ -7,6 +7,7 @@ from typing import Any
 
 from nmt import files, identity, paths
 from nmt.config import Params, load_params
+from nmt.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -92,5 +93,7 @@ def _read_if_of(path: Path, **owner: str) -> dict[str, Any] | None:
     """Read a JSON object whose entries name the given owner; None if it is missing or another's."""
     if not path.exists():
         return None
-    content: dict[str, Any] = files.read_json(path)
+    content = files.read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a JSON object; `dvc repro --force` makes it anew")
     return content if owner.items() <= content.items() else None

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import nmt
-from nmt import identity
 from nmt.errors import UserError
 from nmt.tracking import place, spool
 from nmt.tracking.parts import CURVE
@@ -41,7 +40,7 @@ class LiveCurves:
 
 
 @contextlib.contextmanager
-def live_training(variant: str, seed: int) -> Iterator[LiveCurves]:
+def live_training(variant: str, seed: int, training_id: str) -> Iterator[LiveCurves]:
     """Send a training's points while the block runs, and its files when the block has ended without an error.
 
     A server that is down, hangs or dies costs the training nothing, and its end a few seconds: all points are in the
@@ -51,7 +50,7 @@ def live_training(variant: str, seed: int) -> Iterator[LiveCurves]:
         log.info("tracking: %s", reason)
         yield LiveCurves(None)
         return
-    writer = spool.Writer(spool.place_of(identity.training_id(variant, seed)))
+    writer = spool.Writer(spool.place_of(training_id))
     sender = _start("training", variant, str(seed))
     farewell = b""
     try:

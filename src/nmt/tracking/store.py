@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nmt.errors import without_secrets
+from nmt.errors import UserError, without_secrets
 from nmt.tracking import place
 from nmt.tracking.values import Point
 
@@ -104,6 +104,18 @@ def open_store(experiment: str) -> Store:
     if found is not None:
         return Store(client, found.experiment_id)
     return Store(client, client.create_experiment(experiment, artifact_location=place.artifact_root(uri)))
+
+
+def existing_client() -> "MlflowClient":
+    """The client of a store that is there; nothing is created.
+
+    Raises:
+        UserError: there is none, or it does not answer.
+    """
+    where = place.tracking_uri()
+    if (database := place.sqlite_file(where)) and not database.exists():
+        raise UserError(f"{database} does not exist; `nmt publish` makes it, or set MLFLOW_TRACKING_URI")
+    return open_client(where)
 
 
 def open_client(uri: str) -> "MlflowClient":
