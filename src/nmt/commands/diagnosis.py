@@ -278,7 +278,9 @@ def disk() -> Iterator[Finding]:
     for name, folder in {"here": Path(), "for DVC's cache": place_of_cache}.items():
         free = shutil.disk_usage(folder).free / 1e9
         state = OK if free >= _ENOUGH_GB else NOTE if free >= _LITTLE_GB else BROKEN
-        todo = "" if state == OK else "; `dvc gc --workspace --all-experiments` and `dvc queue remove --all` make room"
+        todo = (
+            "" if state == OK else "; `dvc gc --all-commits --all-experiments` and `dvc queue remove --all` make room"
+        )
         yield Finding(state, "disk", f"{free:,.0f} GB free {name}{todo}")
 
 
