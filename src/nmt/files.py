@@ -33,7 +33,7 @@ _SHOWN = 100
 _BLOCK_LINES = 1 << 16
 _DRAFT = ".draft"
 _REMEDIES = {
-    errno.ENOSPC: "make room on this disk (`dvc gc --all-commits --all-experiments` frees what none uses), then run again",
+    errno.ENOSPC: "make room on this disk (`dvc gc --all-commits --all-experiments` may do), then run again",
     errno.EDQUOT: "your quota is used up: make room, then run again",
     errno.EROFS: "the folder is read-only: mount it for writing, then run again",
     errno.EACCES: "permission denied: change its owner or mode, then run again",
