@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmt import paths
+from nmt.repository import GIT
 
 _DVC_VARIABLES = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
 _RESULTS = (paths.REPORTS, paths.MODELS, paths.LOCK)  # what a run writes is no local change
@@ -84,9 +85,8 @@ def _git(*arguments: str) -> str | None:
 
 def _git_bytes(*arguments: str, index: Path | None = None) -> bytes | None:
     environment = os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {})
-    command = ["git", "--no-optional-locks", "-c", "color.ui=false", *arguments]  # never in the way of the user's git
     try:
-        done = subprocess.run(command, capture_output=True, check=False, timeout=30, env=environment)
+        done = subprocess.run([*GIT, *arguments], capture_output=True, check=False, timeout=30, env=environment)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
