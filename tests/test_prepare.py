@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -267,27 +267,35 @@ def test_filters_that_leave_nothing(workspace: Workspace) -> None:
         prepare.main()
 
 
-def test_each_segmentation_is_another_of_the_same_text(workspace: Workspace) -> None:
-    """Those that were asked for lie beside the best one, which is as ever; training reads them, epoch by epoch."""
+@pytest.mark.parametrize(("cut", "sides"), [("both", paths.SIDES), ("source", ["source"]), ("target", ["target"])])
+def test_each_segmentation_is_another_of_the_same_text(workspace: Workspace, cut: str, sides: Sequence[str]) -> None:
+    """Those that were asked for lie beside the best one, which is as ever; training reads them, epoch by epoch.
+
+    A side that is not cut at random has the best one alone, and every epoch reads that.
+    """
     workspace.write_numbers(number_pairs(200))
     alone = {path: content for path, content in run_stages().items() if path.startswith(str(paths.TOKENIZED))}
-    workspace.set_params({"tokenize.sampling.segmentations": 2})
+    workspace.set_params({"tokenize.sampling.segmentations": 2, "tokenize.sampling.side": cut})
     tokenize.main()
     changed = {path for path in alone if Path(path).read_bytes() != alone[path]}
     assert changed == {str(paths.TOKENIZED / SEAL)}
     report = read_json(paths.TOKENIZATION_REPORT)
-    for side in paths.SIDES:
+    for side in sides:
         subwords, lines = Subwords.load(paths.subword_model(side)), read_lines(paths.prepared_text("train", side))
         stores = [TokenStore.open(paths.training_store(side, number)) for number in range(3)]
         texts = [[store[row].tolist() for row in range(len(store))] for store in stores]
         assert all(subwords.decode(text) == lines for text in texts)
         assert texts[0] != texts[1] != texts[2] != texts[0]
         assert report[side]["train.sample-1"]["pieces"] == len(stores[1].ids) > report[side]["train"]["pieces"]
+    drawn = {(side, name) for side in paths.SIDES for name in report[side] if name.startswith("train.sample-")}
+    assert drawn == {(side, f"train.sample-{number}") for side in sides for number in (1, 2)}
+    assert len(list(paths.TOKENIZED.glob("*.sample-*.ids.npy"))) == len(drawn)
     params = load_params()
     trainer = train.make_trainer(params, "plain", 1, resolve(params.runtime), Team(1))
     for epoch in range(4):
         text = trainer.train.in_epoch(epoch)
-        expected = [TokenStore.open(paths.training_store(side, epoch % 3)) for side in paths.SIDES]
+        numbers = [epoch % 3 if side in sides else 0 for side in paths.SIDES]
+        expected = [TokenStore.open(paths.training_store(*of)) for of in zip(paths.SIDES, numbers, strict=True)]
         assert np.array_equal(text.source.ids, expected[0].ids)
         assert np.array_equal(text.target.ids, expected[1].ids)
 

@@ -108,6 +108,12 @@ class Sampling(Section):
     """Random ones of the training text, beside the best: as many epochs read another one each."""
     alpha: Share
     """unigram: a segmentation is drawn with its probability to this power; bpe: so often a merge is skipped."""
+    side: Literal["both", "source", "target"]
+    """Whose text is cut at random; the other side's pieces are the best ones in every epoch."""
+
+    def of(self, side: str) -> int:
+        """How many random segmentations this side has."""
+        return self.segmentations if self.side in {"both", side} else 0
 
 
 class Tokenize(Section):

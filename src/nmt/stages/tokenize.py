@@ -61,7 +61,7 @@ def tokenized(side: str, subwords: Subwords, settings: config.Tokenize, language
     for part, text in texts.items():
         best = chain.from_iterable(map(subwords.encode, line_blocks(text)))
         write(part, paths.token_store(part, side), text, best)
-    for number in range(1, settings.sampling.segmentations + 1):
+    for number in range(1, settings.sampling.of(side) + 1):
         keys = (paths.SIDES.index(side), number)
         drawn = sampled(subwords, section.kind, settings.sampling.alpha, each_line(texts["train"]), keys)
         write(f"train.sample-{number}", paths.training_store(side, number), texts["train"], drawn)

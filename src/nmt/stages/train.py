@@ -2,7 +2,7 @@
 
 Reads   data/tokenized
 Writes  models/<variant>/<seed>, reports/training/<variant>/<seed>/{history.csv,summary.json}
-Params  corpus, prepare.unicode, tokenize.sampling.segmentations, runtime, model, train, variants.<variant>
+Params  corpus, prepare.unicode, tokenize.sampling.{segmentations,side}, runtime, model, train, variants.<variant>
 
 A training that was killed goes on from its last state in .nmt/unfinished/train-<training id>, which is written every
 half minute, or every NMT_CHECKPOINT_SECONDS: no result depends on them, so they are no parameter.
@@ -116,10 +116,11 @@ def make_trainer(params: Params, variant: str, seed: int, runtime: Resolved, tea
     model.initialize(seed)
     model.to(runtime.device)
     model.product_dtype = runtime.product_dtype
+    sampling = params.tokenize.sampling
     train_text = Segmentations(
         [
-            ParallelText.open(*(paths.training_store(side, number) for side in paths.SIDES))
-            for number in range(params.tokenize.sampling.segmentations + 1)
+            ParallelText.open(*(paths.training_store(side, min(number, sampling.of(side))) for side in paths.SIDES))
+            for number in range(sampling.segmentations + 1)
         ]
     )
     dev_text = ParallelText.open(*(paths.token_store("dev", side) for side in paths.SIDES))
