@@ -162,6 +162,15 @@ def test_training_stops_early_and_keeps_the_best(tmp_path: Path) -> None:
     assert evaluate_loss(model, text, 60) == pytest.approx(min(losses), rel=1e-6)
 
 
+def test_without_patience_the_last_weights_stay(tmp_path: Path) -> None:
+    """The same training goes on to its end, past the best dev loss, and keeps what it has then."""
+    training = trainer(copies(tmp_path), max_epochs=40, patience=0, learning_rate=3.0, average_decay=0.0)
+    history = run(training)
+    assert len(history) == training.progress.best_epoch == 40
+    assert min(row.dev_loss for row in history) < history[-1].dev_loss
+    assert all(torch.equal(training.best[name], weight) for name, weight in training.averaged.named_parameters())
+
+
 def test_a_loss_that_is_not_finite_names_the_place(tmp_path: Path) -> None:
     """Weights that overflow stop training with step, batch and lines, before they are updated."""
     text = copies(tmp_path)

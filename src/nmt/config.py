@@ -210,7 +210,8 @@ class Train(Section):
     clip_norm: PositiveFloat
     label_smoothing: Dropout
     average_decay: Dropout
-    patience: Positive
+    patience: Natural
+    """Epochs without a better dev loss before training stops with the best weights; 0: all epochs, the last weights."""
 
 
 def _distinct(numbers: list[int]) -> list[int]:

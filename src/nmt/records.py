@@ -96,6 +96,7 @@ class Training(Record):
     updates: int
     epochs: int
     best_epoch: int
+    """The one whose weights were kept."""
     source_tokens: int
     target_tokens: int
     flops: float

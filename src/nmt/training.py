@@ -76,6 +76,7 @@ class Progress:
     learning_rate: float = 0.0
     """Of the last update."""
     best_epoch: int = 0
+    """The one whose weights are kept: of the lowest dev loss, or the last without `patience`."""
     best_loss: float = math.inf
 
 
@@ -132,10 +133,8 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Whether the last epoch is reached, or the dev loss has not improved for `patience` epochs."""
-        progress = self.progress
-        return (
-            progress.epoch >= self.settings.max_epochs or progress.epoch - progress.best_epoch >= self.settings.patience
-        )
+        progress, patience = self.progress, self.settings.patience
+        return progress.epoch >= self.settings.max_epochs or 0 < patience <= progress.epoch - progress.best_epoch
 
     def epochs(self) -> Iterator[EpochResult]:
         """Train until finished; yields after each epoch, when `history` and `best` are up to date."""
@@ -253,7 +252,7 @@ class Trainer:
                 "lower train.learning_rate, or look at the dev set"
             )
         progress.epoch += 1
-        if dev_loss < progress.best_loss:
+        if dev_loss < progress.best_loss or not self.settings.patience:
             progress.best_epoch, progress.best_loss = progress.epoch, dev_loss
             self.best = {name: parameter.detach().clone() for name, parameter in self.averaged.named_parameters()}
         result = EpochResult(
