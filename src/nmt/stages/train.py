@@ -218,7 +218,7 @@ def write_outputs(
 
 
 def write_bundle(folder: Path, trainer: Trainer, params: Params) -> None:
-    """The best weights so far, with all that translating with them needs."""
+    """The weights that are kept so far, with all that translating with them needs."""
     models = {side: paths.subword_model(side) for side in paths.SIDES}
     model = trainer.model
     config = BundleConfig.model_validate(
