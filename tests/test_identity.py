@@ -148,7 +148,7 @@ def test_works_without_dvc(project: Path) -> None:
         (paths.PIPELINE, "prepare.unicode", "prepare.unicoed", r"params.yaml has no key 'prepare.unicoed'"),
         (paths.PIPELINE, "variants.${item.variant}", "variants.${item.varant}", r"train uses \$\{item.varant\}"),
         (paths.PIPELINE, "  train:", "  trian:", r"dvc.yaml has no stage 'train'"),
-        (paths.PIPELINE, "params: [corpus, prepare.unicode", "params: [other.yaml: [a]", r"may only list names"),
+        (paths.PIPELINE, "- corpus\n      - prepare.unicode", "- other.yaml: [a]", r"may only list names"),
     ],
 )
 def test_a_broken_pipeline_is_one_clear_error(project: Path, file: Path, old: str, new: str, message: str) -> None:

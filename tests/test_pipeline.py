@@ -1,9 +1,11 @@
 """`dvc.yaml` against the code, and the rules of the design that no other tool checks."""
 
 import ast
+import inspect
 import sqlite3
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from dvc.utils import dict_sha256
 from dvc_data.hashfile.meta import Meta
 
-from nmt.config import Params, load_params, load_yaml
+from nmt.config import Params, Section, load_params, load_yaml
 from tests.project import ROOT, Project
 
 PACKAGE = ROOT / "src" / "nmt"
@@ -125,10 +127,21 @@ class ParamsReads(ast.NodeVisitor):
 
     def __init__(self, path: Path, names: set[str]) -> None:
         self.path, self.names, self.keys = path, names, set[str]()
+        self.sections = dict[str, str]()  # local name -> the section that it stands for
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        name, _, key = ast.unparse(node.value).partition(".")
+        section = key and name in self.names and section_of(key.split("."))
+        if section and isinstance(node.targets[0], ast.Name):
+            self.sections[node.targets[0].id] = key
+        else:
+            self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         chain = ast.unparse(node).split(".")
-        if chain[0] in self.names:
+        if chain[0] in self.sections:
+            self.keys |= fields_read(self.sections[chain[0]], chain[1])
+        elif chain[0] in self.names:
             self.keys.add("variants" if chain[1].startswith("variant(") else ".".join(chain[1:]))
         elif chain[0] == "load_params()":
             self.keys.add(".".join(chain[1:]))
@@ -157,6 +170,28 @@ class ParamsReads(ast.NodeVisitor):
                     parameters = [parameter.arg for parameter in [*node.args.posonlyargs, *node.args.args]]
                     return keys_read(module, node, parameters[place] if isinstance(place, int) else str(place))
         pytest.fail(f"{self.path}, line {call.lineno}: {'.'.join(name)} takes a Params, and is not found")
+
+
+def section_of(key: Sequence[str]) -> type[Section] | None:
+    """The class of a section of `Params`; None of a single value."""
+    found: type[Section] = Params
+    for name in key:
+        field = found.model_fields.get(name)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
+            return None
+        found = field.annotation
+    return found
+
+
+def fields_read(key: str, name: str) -> set[str]:
+    """What `name` of a section is: its field, or the fields that a method of it reads."""
+    section = section_of(key.split("."))
+    assert section is not None
+    if name in section.model_fields:
+        return {f"{key}.{name}"}
+    method = ast.parse(textwrap.dedent(inspect.getsource(getattr(section, name))))
+    chains = (ast.unparse(node).split(".") for node in ast.walk(method) if isinstance(node, ast.Attribute))
+    return {f"{key}.{chain[1]}" for chain in chains if chain[0] == "self"}
 
 
 def keys_read(path: Path, function: ast.FunctionDef, *names: str) -> set[str]:
