@@ -3,6 +3,10 @@
 Without a GPU Triton interprets them (conftest.py asks it to), number by number: the sizes here are small for that.
 """
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,7 @@ from .test_training import copies
 
 kernels = pytest.importorskip("nmt.model.kernels", reason="needs Triton", exc_type=ImportError)
 
+ROOT = Path(__file__).parent.parent
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 5e-2}
 
@@ -146,6 +151,19 @@ def test_where_kernels_cannot_be_built_the_loop_is_taken(
     compiled._triton.cache_clear()
     said = capsys.readouterr().err
     assert said == "no Triton kernels (Failed to find C compiler): a GRU's recurrences take several times as long\n"
+
+
+def test_they_compile_for_gpus_that_are_not_here() -> None:
+    """All of them, forward and back, to code that keeps what it works on in registers."""
+    triton = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    told = subprocess.run(
+        [sys.executable, "-m", "tests.machine_code"], cwd=ROOT, env=triton, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    rows = json.loads(told.stdout)
+    assert {row["kernel"] for row in rows} == {"_cell_forward", "_cell_backward", "_attend_forward", "_attend_backward"}
+    spilled = [row for row in rows if row["stack"] > 32]
+    assert not spilled
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
