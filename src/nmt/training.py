@@ -211,10 +211,18 @@ class Trainer:
             losses.append(sum(self._backward(part, work.target_tokens, share) for part in parts))
         plain = self.gradients.add(losses)
         if self.recorded_step is None:
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-            return float(plain), norm.item()
+            return float(plain), self._clip()
         both: list[float] = torch.stack([torch.as_tensor(plain), self.recorded_step.norm()]).tolist()
         return both[0], both[1]
+
+    def _clip(self) -> float:
+        """Clip the gradients if they are too long, as few are; torch multiplies the others by 1. Returns their norm."""
+        weights = list(self.model.parameters())
+        norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        length = norm.item()
+        if length > self.settings.clip_norm:
+            nn.utils.clip_grads_with_norm_(weights, self.settings.clip_norm, norm)
+        return length
 
     @torch.no_grad()
     def _step(self, rate: float) -> None:

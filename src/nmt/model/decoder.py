@@ -73,6 +73,9 @@ class DecoderMasks(NamedTuple):
 class Decoder(nn.Module):
     """Recurrent layers whose first one reads the previous word's embedding beside the context.
 
+    `decode` takes the layers' one direction by `squeeze`: its way back is a view, where that of `[0]` fills a whole
+    weight with zeros first.
+
     With `residual`, a layer above the first hands on, to the next one and to the readout, the sum of its state and its
     input, before dropout (Wu et al. 2016, section 3.1). The query has the state alone, as it is what is carried on.
 
@@ -169,8 +172,8 @@ class Decoder(nn.Module):
         context_BC = memory.values_BSC[:, 0]
         first = self.recurrent[0]
         sizes = [self.embedding_size, context_BC.shape[-1]]
-        word_weight, context_weight = torch.split(first.input_weight[0], sizes, dim=-1)
-        words_TBG = linear(embedded_TBE, word_weight, first.input_bias[0], dtype)
+        word_weight, context_weight = torch.split(first.input_weight.squeeze(0), sizes, dim=-1)
+        words_TBG = linear(embedded_TBE, word_weight, first.input_bias.squeeze(0), dtype)
         projected_TDBG = (words_TBG + linear(context_BC, context_weight, None, dtype))[:, None]
 
         def run(i: int, projected_TDBG: Tensor) -> Tensor:
@@ -189,7 +192,7 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         first, attention = self.recurrent[0], self.attention
         sizes = [self.embedding_size, memory.values_BSC.shape[-1]]
-        word_weight, context_weight = torch.split(first.input_weight[0], sizes, dim=-1)
+        word_weight, context_weight = torch.split(first.input_weight.squeeze(0), sizes, dim=-1)
         size = first.hidden_weight.shape[-1]
         query_weight: Tensor
         score_weight: Tensor
@@ -204,17 +207,19 @@ class Decoder(nn.Module):
             score_weight = attention.scale
             if self.word_query:
                 asked_TBA = pad(embedded_TBE, (size, 0))
+        starts = zip(*(tensor.unbind(0) for tensor in memory.start.tensors), strict=True)
         layers = [
             Layer(
-                layer.hidden_weight[0], layer.hidden_bias[0], tuple(tensor[i] for tensor in memory.start.tensors), mask,
-                None if i == 0 else layer.input_weight[0], None if i == 0 else layer.input_bias[0],
-                Norm(*(each[0] for each in layer.norm)) if layer.norm else None,
+                layer.hidden_weight.squeeze(0), layer.hidden_bias.squeeze(0), start, mask,
+                None if layer is first else layer.input_weight.squeeze(0),
+                None if layer is first else layer.input_bias.squeeze(0),
+                Norm(*(each.squeeze(0) for each in layer.norm)) if layer.norm else None,
             )
-            for i, (layer, mask) in enumerate(zip(self.recurrent, masks.recurrent, strict=True))
+            for layer, start, mask in zip(self.recurrent, starts, masks.recurrent, strict=True)
         ]  # fmt: skip
+        words_TBG = linear(embedded_TBE, word_weight, first.input_bias.squeeze(0), dtype)
         return run_attended(
-            first.cell.name, attention.score, dtype, linear(embedded_TBE, word_weight, first.input_bias[0], dtype),
-            memory.keys_BSA, memory.values_BSC, memory.padding_BS,
+            first.cell.name, attention.score, dtype, words_TBG, memory.keys_BSA, memory.values_BSC, memory.padding_BS,
             query_weight, score_weight, context_weight, layers, masks.output, self.residual, asked_TBA,
         )  # fmt: skip
 

@@ -188,12 +188,11 @@ class Seq2Seq(nn.Module):
         hidden_TBH = _drop(hidden_TBH, decoder_masks.output)
         real_N = (batch.outputs_BT.t() != PAD).flatten()
         places_N = torch.arange(len(real_N), device=real_N.device)
-        if not batch.fixed:
+        all_NX = [each.flatten(0, 1) for each in (hidden_TBH, contexts_TBC, embedded_TBE, batch.outputs_BT.t())]
+        if not batch.fixed and batch.target_tokens < len(real_N):
             places_N = places_N[real_N]
-        hidden_NH, contexts_NC, embedded_NE, targets_N = (
-            each.flatten(0, 1) if batch.fixed else each.flatten(0, 1).index_select(0, places_N)
-            for each in (hidden_TBH, contexts_TBC, embedded_TBE, batch.outputs_BT.t())
-        )
+            all_NX = [each_NX.index_select(0, places_N) for each_NX in all_NX]
+        hidden_NH, contexts_NC, embedded_NE, targets_N = all_NX
         readout_NE = self.decoder.read_out(hidden_NH, contexts_NC, embedded_NE, dtype)
         if masks and masks.readout is not None:
             readout_NE = readout_NE * masks.readout[places_N % len(batch.rows)]
