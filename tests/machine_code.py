@@ -86,7 +86,8 @@ def launches() -> Iterator[Launch]:
         for length in LENGTHS:
             run_decoder("additive", dtype, length, asked=False)
         run_decoder("additive", dtype, LENGTHS[0], asked=True)
-        run_decoder("dot", dtype, LENGTHS[0], asked=False)
+        for asked in (False, True):
+            run_decoder("dot", dtype, LENGTHS[0], asked)
     yield from caught.values()
 
 

@@ -135,6 +135,24 @@ def test_gradients_are_those_of_what_is_computed(score: str, key_size: int) -> N
     assert rise == pytest.approx(length, rel=2e-3)
 
 
+@pytest.mark.parametrize(("longest", "kernel"), [(5, True), (4, False)])
+def test_sources_too_long_for_a_program_take_the_loop(
+    longest: int, kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever takes the others to the kernels."""
+    monkeypatch.setattr(kernels, "LONGEST", longest)
+    monkeypatch.setattr(compiled, "on_cpu", lambda *_: False)
+    monkeypatch.setattr(compiled, "on_gpu", lambda _: kernels)
+    padding = torch.zeros(2, 5, dtype=torch.bool)
+    layer = Layer(learned(12, 4), learned(12), (learned(2, 4),), None, None, None, None)
+    hidden, _, _ = run_attended(
+        "gru", "additive", torch.float32, learned(3, 2, 12), learned(2, 5, 3), learned(2, 5, 6), padding,
+        learned(3, 4), learned(3), learned(12, 6), [layer], None, False,
+    )  # fmt: skip
+    assert hidden.grad_fn is not None
+    assert (hidden.grad_fn.name() == "AttendedBackward") == kernel
+
+
 def test_where_kernels_cannot_be_built_the_loop_is_taken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,9 +174,8 @@ def test_where_kernels_cannot_be_built_the_loop_is_taken(
 def test_they_compile_for_gpus_that_are_not_here() -> None:
     """All of them, forward and back, to code that keeps what it works on in registers."""
     triton = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    told = subprocess.run(
-        [sys.executable, "-m", "tests.machine_code"], cwd=ROOT, env=triton, capture_output=True, text=True, check=False
-    )
+    compiling = [sys.executable, "-W", "error", "-m", "tests.machine_code"]
+    told = subprocess.run(compiling, cwd=ROOT, env=triton, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
     rows = json.loads(told.stdout)
     assert {row["kernel"] for row in rows} == {"_cell_forward", "_cell_backward", "_attend_forward", "_attend_backward"}

@@ -10,6 +10,7 @@ A kernel that runs the cell works on a row, the state of one sentence in one dir
 No sum depends on an order that is left to chance. Without a GPU, TRITON_INTERPRET=1 runs them all the same (the tests).
 """
 
+import os
 from typing import Any
 
 import torch
@@ -20,6 +21,10 @@ from torch.autograd.function import once_differentiable
 
 from nmt.model.products import operand, operand_type, weight_gradient
 
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # Triton 3.10 changes the default, and with it last bits
+
+LONGEST = 1024
+"""Source positions that `Attended` takes: a program looks at all of them; for more, Triton compiles poorly and long."""
 _UNITS = 512
 """Of a row, for one program."""
 _TILE = 8192

@@ -112,7 +112,7 @@ def _negative_log(probabilities: Tensor | None, logits: Tensor, goal: Tensor, dt
     probability of 0.998 is 1, and asks no tensor for what it holds.
     """
     if probabilities is None:
-        return torch.logsumexp(logits.to(dtype), -1) - logits.gather(-1, goal).squeeze(-1).to(dtype)
+        return -torch.log_softmax(logits, -1, dtype=dtype).gather(-1, goal).squeeze(-1)
     chosen = probabilities.gather(-1, goal).to(dtype)
     nll = -chosen.squeeze(-1).log()
     lost = (chosen == 0.0).squeeze(-1).nonzero().squeeze(-1)

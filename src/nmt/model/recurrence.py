@@ -61,13 +61,14 @@ def run_sequence(
     return hidden if mirror_TB is None else _mirrored(hidden, mirror_TB)
 
 
-def _kernels(cell: str, norm: Norm | None, inputs: Tensor, *widths: int) -> ModuleType | None:
+def _kernels(cell: str, norm: Norm | None, inputs: Tensor, *widths: int, positions: int = 0) -> ModuleType | None:
     """The module of compiled kernels that computes this, where there is one: its `Sequence` and `Attended`."""
     if norm is not None or inputs.dtype != torch.float32:
         return None
     if compiled.on_cpu(inputs) and all(width % LANES == 0 for width in widths):
         return native
-    return compiled.on_gpu(inputs.device) if cell == "gru" else None
+    kernels = compiled.on_gpu(inputs.device) if cell == "gru" else None
+    return kernels if kernels is not None and positions <= kernels.LONGEST else None
 
 
 def _mirrored(steps_TDBX: Tensor, mirror_TB: Tensor) -> Tensor:
@@ -178,7 +179,8 @@ def run_attended(
     """
     only = layers[0]
     widths = only.start[0].shape[-1], keys_BSA.shape[-1], values_BSC.shape[-1]
-    kernels = _kernels(cell, only.norm, inputs_TBG, *widths) if len(layers) == 1 else None
+    positions = keys_BSA.shape[1]
+    kernels = _kernels(cell, only.norm, inputs_TBG, *widths, positions=positions) if len(layers) == 1 else None
     node: Any = kernels.Attended if kernels is not None else _Attended
     results: tuple[Tensor, Tensor, Tensor]
     if kernels is not None:
