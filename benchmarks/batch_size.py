@@ -5,10 +5,9 @@
 
 The attention model of the bench shape (train_throughput.py) reads the same number of tokens in batches of 64 sentences
 and in ever larger ones (of so many padded tokens, the project's own kind, or of so many sentences), each at several
-learning rates, with warm-up, decay and the average of the weights over the same tokens; the best of the rates counts,
-since a larger batch wants a higher one. Prints for each size the dev loss against that of 64 sentences, tokens per
-second of the training alone (on CUDA of the last epoch: by then graphs are recorded), and on a CPU the share of the
-speed that `linear` reaches.
+learning rates, with warm-up and decay over the same tokens; the best of the rates counts, since a larger batch wants a
+higher one. Prints for each size the dev loss against that of 64 sentences, tokens per second of the training alone (on
+CUDA of the last epoch: by then graphs are recorded), and on a CPU the share of the speed that `linear` reaches.
 """
 
 import argparse
@@ -86,12 +85,9 @@ def train(size: Size, rate: float, epochs: int, precision: str, device: torch.de
     text, dev = size.open(), open_text(ParallelText, "dev")
     batch_tokens = size.count if size.unit == "tokens" else load_params().train.batch_tokens  # then the dev set's
     updates = epochs * len(text.shuffled_plan(batch_tokens, NO_JOINING, (1, 0)))
-    settings = load_params().train
-    small = -(-len(text) // SENTENCES) * epochs
-    settings = settings.model_copy(
+    settings = load_params().train.model_copy(
         update={
             "max_epochs": epochs,
-            "average_decay": settings.average_decay ** (small / updates),  # over as many tokens at each size
             "batch_tokens": batch_tokens,
             "joining": NO_JOINING,
             "learning_rate": rate,
